@@ -1,0 +1,192 @@
+"""Connecting an account: obtains a token, probes the mailbox, and says which layer refused when one did.
+
+The probes are those of graph.md 9.2, at most two Graph calls: the profile, and the inbox, whose answer tells
+Full Access. A refusal is an authenticationError with the fix; an outage is a connectError and is tried again by
+itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from shared.accounts import CREDENTIAL_CODES, Accounts, Reach, Record, auth_of, delegate_of
+from shared.clock import Clock, iso
+from shared.credentials import Credentials
+from shared.errors import CredentialError, GraphFailure
+from shared.graph import requests
+from shared.graph.client import Answer, Graph, TokenSource
+from shared.graph.failures import hint, is_transient
+from shared.oauth_apps import OauthApp
+from shared.webhooks import Events
+
+# Waits before an account in an error state is tried again; the last one repeats.
+RETRIES_S = (15, 60, 300, 900, 3600)
+
+
+class Access:
+    """Calls Graph on behalf of accounts, and keeps their states true to what happened."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        credentials: Credentials,
+        events: Events,
+        graph_of: Callable[[OauthApp], Graph],
+        clock: Clock,
+    ) -> None:
+        self._accounts, self._credentials, self._events = accounts, credentials, events
+        self._graph_of, self._clock = graph_of, clock
+        self.after_connect: Callable[[Record, Reach], Awaitable[None]] | None = None
+
+    # -- calls ---------------------------------------------------------------------------------------------
+
+    def graph(self, reach: Reach) -> Graph:
+        return self._graph_of(reach.app)
+
+    def token_source(self, reach: Reach) -> TokenSource:
+        """Tokens of the mailbox's credential holder; a failure is noted on the holder before it is raised."""
+
+        async def token(rejected: str | None) -> str:
+            try:
+                return await self._credentials.token(reach.holder, reach.app, rejected)
+            except CredentialError as failure:
+                await self.note_failure(reach.holder, failure)
+                raise
+
+        return token
+
+    async def call(self, reach: Reach, build: Callable[[Any], Any]) -> Answer:
+        """One Graph call for the mailbox: `build` makes the request from the SDK's client.
+
+        Raises GraphFailure or CredentialError.
+        """
+        graph = self.graph(reach)
+        return await graph.call(reach.mailbox, reach.app, self.token_source(reach), build(graph.client))
+
+    # -- connecting ----------------------------------------------------------------------------------------
+
+    async def initialise(self, account: str, attempt: int = 0, force: bool = False) -> None:
+        """Connects the account and notes the outcome on its record."""
+        record = await self._accounts.find(account)
+        if record is None or (record["state"] in ("connected", "unset") and not force):
+            return
+        try:
+            reach = await self._accounts.reach(record)
+            found = await self._probe(record, reach)
+        except CredentialError as failure:
+            await self.note_failure(account, failure)
+            await self._try_again(account, attempt)
+        except GraphFailure as failure:
+            mailbox = auth_of(record).get("delegatedUser") or record.get("email") or account
+            text = hint(failure, mailbox, await self._delegate(record))
+            await self._note_graph_failure(account, failure, text)
+            await self._try_again(account, attempt)
+        else:
+            record = await self.note_success(account, found) or record
+            await self._wake(account, reach)
+            if self.after_connect is not None:
+                await self.after_connect(record, reach)
+
+    async def _probe(self, record: Record, reach: Reach) -> dict[str, Any]:
+        """What the record learns from the mailbox: language, principal name, inbox id."""
+        learned: dict[str, Any] = {}
+        try:
+            profile = (await self.call(reach, lambda c: requests.profile(c, reach.mailbox))).json()
+        except GraphFailure as failure:
+            # Without User.ReadBasic.All another user's profile is 403; the mailbox may be open all the same.
+            if not (reach.is_foreign and failure.status == 403):
+                raise
+        else:
+            language = (profile.get("preferredLanguage") or "").split("-")[0]
+            if language and not record.get("locale"):
+                learned["locale"] = language
+            if reach.mailbox.user is None and profile.get("userPrincipalName"):
+                learned["user"] = profile["userPrincipalName"]
+        inbox = (await self.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"))).json()
+        return learned | {"inbox": inbox["id"]}
+
+    async def _delegate(self, record: Record) -> str:
+        """The person whose rights are used, as the administrator knows them."""
+        holder = (record.get("reach") or {}).get("holder")
+        if holder and holder != record["account"]:
+            record = await self._accounts.find(holder) or record
+        return delegate_of(record)
+
+    async def _try_again(self, account: str, attempt: int) -> None:
+        wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]
+        await self._accounts.queue_job(account, "initialise", wait_s, attempt=attempt + 1)
+
+    async def _wake(self, account: str, reach: Reach) -> None:
+        """Accounts that borrow from this one and wait in an error are tried at once: its recovery is theirs."""
+        if reach.holder != account:
+            return
+        for child in await self._accounts.borrowers(account):
+            record = await self._accounts.find(child)
+            if record is not None and record["state"] not in ("connected", "unset"):
+                await self._accounts.queue_job(child, "initialise")
+
+    # -- states --------------------------------------------------------------------------------------------
+
+    async def note_success(self, account: str, learned: dict[str, Any]) -> Record | None:
+        """The account is connected; events accountInitialized and authenticationSuccess as due (4.1)."""
+        first_time = had_failed = False
+
+        def connect(record: Record) -> Record:
+            nonlocal first_time, had_failed
+            first_time = not record.get("initialized")
+            had_failed = record["state"] != "connected"
+            user = learned.get("user")
+            if user and record.get("oauth2") and not auth_of(record).get("delegatedAccount"):
+                record["oauth2"]["auth"] = auth_of(record) | {"user": user}
+            record |= {k: v for k, v in learned.items() if k != "user"}
+            return record | {
+                "state": "connected",
+                "lastError": None,
+                "initialized": True,
+                "syncTime": iso(self._clock()),
+            }
+
+        record = await self._accounts.change(account, connect)
+        if record is None:
+            return None
+        if first_time:
+            happening = f"initialized {record['created']} {record.get('flushed', '')}"
+            await self._events.emit(account, "accountInitialized", {"initialized": True}, happening=happening)
+        if first_time or had_failed:
+            user = auth_of(record).get("user") or auth_of(record).get("delegatedUser") or record.get("email")
+            await self._events.emit(account, "authenticationSuccess", {"user": user})
+        return record
+
+    async def note_failure(self, account: str, failure: CredentialError) -> None:
+        """No token: authenticationError, or connectError when only the way to the login service is broken."""
+        record = await self._accounts.find(account)
+        holder = ((record or {}).get("reach") or {}).get("holder")
+        if record is not None and holder and holder != account:
+            await self._note(holder, failure.transient, failure.last_error)  # the cause is shown from there
+            return
+        await self._note(account, failure.transient, failure.last_error)
+
+    async def _note_graph_failure(self, account: str, failure: GraphFailure, text: str) -> None:
+        error = {"response": str(failure), "serverResponseCode": "ApiRequestError"}
+        error |= {"description": text} if text else {}
+        error |= {"requestId": failure.request_id} if failure.request_id else {}
+        await self._note(account, is_transient(failure), error)
+
+    async def _note(self, account: str, transient: bool, error: dict[str, Any]) -> None:
+        state = "connectError" if transient else "authenticationError"
+        news = False
+
+        def fail(record: Record) -> Record:
+            nonlocal news
+            shown = {k: v for k, v in error.items() if k != "requestId"}
+            old = {k: v for k, v in (record.get("lastError") or {}).items() if k != "requestId"}
+            news = record["state"] != state or shown != old
+            return record | {"state": state, "lastError": error} if news else record
+
+        record = await self._accounts.change(account, fail)
+        if record is not None and news:
+            data = {k: v for k, v in error.items() if k in ("response", "serverResponseCode", "tokenRequest")}
+            await self._events.emit(account, state, data)
+            if error.get("serverResponseCode") in CREDENTIAL_CODES:
+                await self._accounts.queue_job(account, "initialise", RETRIES_S[0], attempt=1)

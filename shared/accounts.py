@@ -1,0 +1,229 @@
+"""Account records: what is stored of a mailbox, how it is reached, and which state it shows.
+
+A record is one document in Table Storage, changed by compare-and-swap only. How the mailbox is reached (whose
+token, which path) is resolved when a link of its delegation chain changes and kept on the record, so that using
+an account costs one read however long its chain is.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from shared import delegation
+from shared.clock import Clock, iso
+from shared.errors import CredentialError, DelegationError, StateRefuses, StorageConflict, account_not_found
+from shared.graph.paths import MailboxPath
+from shared.oauth_apps import OauthApp, OauthApps
+from shared.storage.keys import storable
+from shared.storage.queues import Queues
+from shared.storage.tables import Row, Table
+from shared.vault import SealBroken, Vault
+
+KEY = "account"
+QUEUE = "mailboxes"
+REFUSING = frozenset({"init", "authenticationError", "connectError", "unset", "disconnected", "paused"})
+# Failures of the credentials themselves: they stop every account that borrows them. A failure of the holder's
+# own mailbox does not: a person without a mailbox may still hold rights on others.
+CREDENTIAL_CODES = frozenset({"TokenGenerationError", "OauthRenewError"})
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """How a mailbox is reached: the path at Graph, whose token, through which app."""
+
+    mailbox: MailboxPath
+    holder: str
+    app: OauthApp
+
+    @property
+    def is_application(self) -> bool:
+        return self.app.is_application
+
+    @property
+    def is_foreign(self) -> bool:
+        """True for somebody else's mailbox opened with a person's token."""
+        return self.mailbox.user is not None and not self.is_application
+
+
+def auth_of(record: Record) -> dict[str, str]:
+    """The `oauth2.auth` of a record; empty when there is none."""
+    oauth2 = record.get("oauth2") or {}
+    auth: dict[str, str] = oauth2.get("auth") or {}
+    return auth
+
+
+def delegate_of(record: Record) -> str:
+    """Who signed in, as far as the record says; for texts that people read."""
+    return auth_of(record).get("user") or record.get("email") or record["account"]
+
+
+def shown_state(record: Record, holder: Record | None) -> tuple[str, dict[str, Any] | None]:
+    """The state and last error a caller sees. A holder's credential failure is every borrower's failure."""
+    if problem := record.get("delegationError"):
+        return "authenticationError", {"response": problem, "serverResponseCode": "TokenGenerationError"}
+    if holder is not None and holder["account"] != record["account"]:
+        error = holder.get("lastError") or {}
+        if error.get("serverResponseCode") in CREDENTIAL_CODES:
+            return holder["state"], error | {"account": holder["account"]}
+    return record["state"], record.get("lastError")
+
+
+class Accounts:
+    """Stores and finds account records."""
+
+    def __init__(self, table: Table, links: Table, queues: Queues, vault: Vault, clock: Clock, apps: OauthApps) -> None:
+        self._table, self._links, self._queues = table, links, queues
+        self._vault, self._clock, self._apps = vault, clock, apps
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    async def find(self, account: str) -> Record | None:
+        """The record, or None. One transaction."""
+        row = await self._table.get(storable(account), KEY)
+        return row.value if row else None
+
+    async def get(self, account: str) -> Record:
+        """The record; NotFound."""
+        record = await self.find(account)
+        if record is None:
+            raise account_not_found()
+        return record
+
+    async def all(self) -> AsyncIterator[Record]:
+        """Every record, in storage order."""
+        async for row in self._table.scan():
+            yield row.value
+
+    async def insert(self, record: Record) -> None:
+        """Stores a new record; StorageConflict when the id is taken."""
+        await self._table.insert(Row(storable(record["account"]), KEY, record))
+
+    async def change(self, account: str, mutate: Callable[[Record], Record | None]) -> Record | None:
+        """Applies `mutate` to the newest version until it is stored. `mutate` gives the new record, or None to
+        leave it. The stored record; None when the account is gone."""
+        while True:
+            row = await self._table.get(storable(account), KEY)
+            if row is None:
+                return None
+            changed = mutate(json.loads(json.dumps(row.value)))
+            if changed is None or changed == row.value:
+                return row.value
+            try:
+                await self._table.replace(Row(row.partition, KEY, changed, row.etag))
+            except StorageConflict:
+                continue
+            return changed
+
+    async def remove(self, account: str) -> bool:
+        """Deletes the record alone; what hangs on it is deleted by the caller before."""
+        return await self._table.delete(storable(account), KEY)
+
+    @staticmethod
+    def new_id() -> str:
+        """16 characters from 0-9a-z (emailengine.md 1.6)."""
+        return "".join(secrets.choice("0123456789abcdefghijklmnopqrstuvwxyz") for _ in range(16))
+
+    # -- secrets of a record -------------------------------------------------------------------------------
+
+    def seal_webhooks(self, account: str, url: str, headers: list[dict[str, str]]) -> str:
+        """The account's own webhook target and headers, sealed: both may hold passwords."""
+        content = json.dumps({"url": url, "headers": headers}).encode()
+        return self._vault.seal(content, f"accounts/{storable(account)}/webhooks")
+
+    def webhook_of(self, record: Record) -> tuple[str, list[dict[str, str]]]:
+        """The account's own webhook URL ("" for none) and custom headers."""
+        sealed = record.get("webhooksSealed")
+        if not sealed:
+            return "", []
+        try:
+            content = json.loads(self._vault.open(sealed, f"accounts/{storable(record['account'])}/webhooks"))
+        except SealBroken:
+            return "", []
+        return content["url"], content["headers"]
+
+    # -- reach ---------------------------------------------------------------------------------------------
+
+    async def reach(self, record: Record) -> Reach:
+        """How this mailbox is reached now. Raises CredentialError when it cannot be: a broken chain, no
+        credentials, or an OAuth2 app that is gone."""
+        if problem := record.get("delegationError"):
+            raise _no_credentials(problem)
+        kept = record.get("reach")
+        if not kept:
+            raise _no_credentials("The account has no credentials to reach a mailbox with")
+        app = await self._apps.find(kept["app"])
+        if app is None:
+            raise _no_credentials("Missing or disabled OAuth2 app")
+        return Reach(MailboxPath(kept["user"]), kept["holder"], app)
+
+    async def settle_reach(self, record: Record) -> Record:
+        """The record with its chain resolved: `reach`, or `delegationError` with the contract's text."""
+        record = {k: v for k, v in record.items() if k not in ("reach", "delegationError")}
+        try:
+            chain = await delegation.resolve(record["account"], record, self.find)
+        except DelegationError as problem:
+            return record | {"delegationError": str(problem)}
+        holder = chain.holder_record
+        if not delegation.has_credentials(holder):
+            return record
+        app = await self._apps.resolve((holder.get("oauth2") or {}).get("provider"))
+        if app is None:
+            return record
+        auth = auth_of(record)
+        user = auth.get("delegatedUser")
+        if app.is_application:
+            user = user or auth.get("user") or record.get("email")
+        return record | {"reach": {"user": user or None, "holder": chain.holder, "app": app.id}}
+
+    async def usable(self, account: str) -> tuple[Record, Reach]:
+        """The record and its reach for a mail operation; StateRefuses when the account's state forbids it."""
+        record = await self.get(account)
+        if record["state"] in REFUSING or record.get("delegationError"):
+            raise StateRefuses("authenticationError" if record.get("delegationError") else record["state"])
+        return record, await self.reach(record)
+
+    # -- links ---------------------------------------------------------------------------------------------
+
+    async def link(self, child: str, parent: str) -> None:
+        """Notes that `child` borrows from `parent`."""
+        await self._links.put(Row(storable(parent), storable(child), {"account": child}))
+
+    async def unlink(self, child: str, parent: str) -> None:
+        await self._links.delete(storable(parent), storable(child))
+
+    async def borrowers(self, account: str) -> list[str]:
+        """Every account whose chain leads through this one, nearest first."""
+        found: dict[str, None] = {}
+        waiting = [account]
+        while waiting:
+            for row in await self._links.partition(storable(waiting.pop(0))):
+                child = row.value["account"]
+                if child not in found and child != account:
+                    found[child] = None
+                    waiting.append(child)
+        return list(found)
+
+    # -- jobs ----------------------------------------------------------------------------------------------
+
+    async def queue_job(self, account: str, do: str, delay_s: float = 0, **more: Any) -> None:
+        """Puts one job of one mailbox on the queue: initialise, relink, wake, catch_up …"""
+        await self._queues.put(QUEUE, {"account": account, "do": do, **more}, delay_s)
+
+    async def note_contact(self, account: str) -> None:
+        """Notes the time of the last successful contact, for `syncTime` (6.2)."""
+        now = iso(self._clock())
+        await self.change(account, lambda record: record | {"syncTime": now})
+
+
+def _no_credentials(response: str) -> CredentialError:
+    return CredentialError(
+        response,
+        transient=False,
+        last_error={"response": response, "serverResponseCode": "TokenGenerationError"},
+    )

@@ -1,0 +1,95 @@
+"""The API app: routers, and the one place where errors become answers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from shared import __version__
+from shared.api import (
+    account_routes,
+    authentication_routes,
+    oauth2_routes,
+    outbox_routes,
+    settings_routes,
+    submit_routes,
+    token_routes,
+)
+from shared.api.route import PAGE_NOT_FOUND
+from shared.api.validation import answer_for
+from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarge
+from shared.graph.failures import to_api
+from shared.wiring import Services
+
+log = logging.getLogger("graphpost.api")
+
+
+def create_app(services: Services) -> FastAPI:
+    """The app over these services. It keeps nothing between requests but them."""
+    app = FastAPI(
+        title="Graphpost",
+        version=__version__,
+        description="EmailEngine-compatible API for Microsoft 365 mailboxes over Microsoft Graph.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.services = services
+    for routes in (
+        account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
+        token_routes,
+    ):  # fmt: skip
+        app.include_router(routes.router)
+    app.add_api_route("/health", health, methods=["GET"])
+    _add_errors(app)
+    return app
+
+
+async def health() -> dict[str, bool]:
+    """For monitors: the app is up."""
+    return {"success": True}
+
+
+def _add_errors(app: FastAPI) -> None:
+    async def refused(_request: Request, error: Any) -> JSONResponse:
+        return _answer(error)
+
+    async def invalid(_request: Request, error: Any) -> JSONResponse:
+        return _answer(answer_for(error.errors()))
+
+    async def framework(_request: Request, error: Any) -> JSONResponse:
+        if error.status_code in (404, 405):
+            return _answer(PAGE_NOT_FOUND)
+        return _answer(ApiError(error.status_code, "Invalid request payload JSON format"))
+
+    async def graph(_request: Request, error: Any) -> JSONResponse:
+        return _answer(to_api(error))
+
+    async def credential(_request: Request, error: Any) -> JSONResponse:
+        code = "ConnectionError" if error.transient else "AuthenticationFails"
+        return _answer(ApiError(503, str(error), code))
+
+    async def too_large(_request: Request, error: Any) -> JSONResponse:
+        return _answer(ApiError(413, "The record is too large to be stored", "RecordTooLarge"))
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        log.error("unexpected failure of %s %s", request.method, request.scope.get("route"), exc_info=error)
+        return _answer(ApiError(500, "An internal server error occurred"))
+
+    app.add_exception_handler(ApiError, refused)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(GraphFailure, graph)
+    app.add_exception_handler(CredentialError, credential)
+    app.add_exception_handler(RecordTooLarge, too_large)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _answer(error: ApiError) -> JSONResponse:
+    return JSONResponse(error.envelope(), error.status, error.headers)

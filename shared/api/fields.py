@@ -1,0 +1,138 @@
+"""Field types of the contract: its lenient conversions and its limits (emailengine.md 1.4)."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from shared.clock import iso, parse_time
+
+_TRUE = {"true", "y", "1", "yes", "on"}
+_FALSE = {"false", "n", "0", "no", "off"}
+_EMAIL = re.compile(r"[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+@[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+")
+
+
+class Input(BaseModel):
+    """A request body or query: unknown fields are errors, `null` and `[]` stand for an empty object."""
+
+    model_config = ConfigDict(extra="forbid", str_strip_whitespace=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_body(cls, value: Any) -> Any:
+        # PHP clients send `null` or `[]` where they mean an empty object (emailengine.md 1.1).
+        return {} if value is None or value == [] else value
+
+    def given(self) -> dict[str, Any]:
+        """The fields the caller gave, by their wire names."""
+        return self.model_dump(exclude_unset=True, by_alias=True)
+
+
+def boolean(value: Any) -> bool:
+    """The contract's lenient booleans; ValueError for anything else."""
+    if isinstance(value, str) and value.strip().lower() in _TRUE | _FALSE:
+        return value.strip().lower() in _TRUE
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in (0, 1):
+        return bool(value)
+    raise ValueError("must be a boolean")
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("must be a number")
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[+-]?\d{1,15}", value.strip()) else value
+
+
+def _empty_is_absent(value: Any) -> Any:
+    return None if value == "" else value
+
+
+def _email(value: str) -> str:
+    if not _EMAIL.fullmatch(value) or len(value) > 320 or ".." in value.rpartition("@")[2]:
+        raise ValueError("must be a valid email")
+    return value
+
+
+def _url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        sound = False
+    if not sound or any(ord(ch) <= 32 or ord(ch) == 127 for ch in value):
+        raise ValueError("must be a valid uri with a scheme matching the http|https pattern")
+    return value
+
+
+def _moment(value: Any) -> str:
+    """ISO 8601 text or epoch milliseconds, as ISO text."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("must be a valid date")
+    try:
+        if isinstance(value, str) and not re.fullmatch(r"\d{1,16}", value):
+            return iso(parse_time(value))
+        return iso(datetime.fromtimestamp(float(value) / 1000, tz=UTC))
+    except (ValueError, OverflowError, OSError):
+        raise ValueError("must be a valid date") from None
+
+
+def _moment_or_now(value: Any) -> str:
+    return iso(datetime.now(UTC)) if value == "now" else _moment(value)
+
+
+def _one_or_many(value: Any) -> Any:
+    """*Single* fields accept one value instead of an array."""
+    return value if isinstance(value, list) or value is None else [value]
+
+
+Boolean = Annotated[bool, BeforeValidator(boolean)]
+Number = Annotated[int, BeforeValidator(_number)]
+Trimmed = StringConstraints(strip_whitespace=True)
+Email = Annotated[str, Trimmed, AfterValidator(_email)]
+Url = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_url)]
+Moment = Annotated[str, BeforeValidator(_moment)]
+MomentOrNow = Annotated[str, BeforeValidator(_moment_or_now)]
+Text256 = Annotated[str, StringConstraints(max_length=256)]
+Name = Annotated[str, StringConstraints(max_length=256, strip_whitespace=True)]
+AccountId = Annotated[str, StringConstraints(max_length=256, min_length=1, strip_whitespace=True)]
+Absent = BeforeValidator(_empty_is_absent)
+Single = BeforeValidator(_one_or_many)
+
+
+class Address(Input):
+    """One recipient or sender."""
+
+    name: Annotated[Text256 | None, Absent] = None
+    address: Email
+
+
+class Header(Input):
+    """One custom webhook header."""
+
+    key: Annotated[
+        str, StringConstraints(max_length=1024, pattern=r"^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$", strip_whitespace=True)
+    ]
+    value: Annotated[str, StringConstraints(max_length=10240, pattern=r"^[\t\x20-\x7e]*$")] = ""
+
+
+class NoQuery(Input):
+    """An operation without query parameters."""
+
+
+class Page(Input):
+    """Zero-based paging (1.5)."""
+
+    page: Annotated[Number, Field(ge=0, le=1048576)] = 0
+    pageSize: Annotated[Number, Field(ge=1, le=1000)] = 20
+
+    def of(self, items: list[Any]) -> tuple[dict[str, int], list[Any]]:
+        """`{total, page, pages}` and the items of this page."""
+        start = self.page * self.pageSize
+        pages = -(-len(items) // self.pageSize)
+        return {"total": len(items), "page": self.page, "pages": pages}, items[start : start + self.pageSize]

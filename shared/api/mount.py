@@ -1,0 +1,65 @@
+"""Carries a request of the Functions host into the FastAPI app and its answer back."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    import azure.functions as func
+
+LARGEST_BODY = 50 * 1024 * 1024
+_middleware: Any = None
+
+
+async def answer(req: func.HttpRequest, context: func.Context | None) -> func.HttpResponse:
+    """The API's answer. The app is built on the first call in a process."""
+    import azure.functions as func
+
+    if len(req.get_body() or b"") > LARGEST_BODY:
+        envelope = {
+            "statusCode": 413,
+            "error": "Request Entity Too Large",
+            "message": "Payload content length greater than maximum allowed: 52428800",
+        }
+        return func.HttpResponse(json.dumps(envelope), status_code=413, mimetype="application/json")
+    response: func.HttpResponse = await _app().handle_async(_with_encoded_path(req), context)
+    return response
+
+
+def _app() -> Any:
+    global _middleware
+    if _middleware is None:
+        import azure.functions as func
+
+        from shared.api.app import create_app
+        from shared.wiring import services
+
+        _middleware = func.AsgiMiddleware(create_app(services()))
+    return _middleware
+
+
+def _with_encoded_path(req: func.HttpRequest) -> func.HttpRequest:
+    """The request with its path percent-encoded once more.
+
+    AsgiMiddleware decodes the whole path before it is split, which makes `a%2Fb` two segments and a path that is
+    not UTF-8 an exception. Encoded twice, the app sees the path as it was sent, and decodes each segment once.
+    """
+    import azure.functions as func
+
+    scheme, _, rest = req.url.partition("://")
+    host_and_path, mark, query = rest.partition("?")
+    host, slash, path = host_and_path.partition("/")
+    if not urlsplit(f"{scheme}://{host}").hostname:
+        host = "localhost"
+    encoded = path.replace("%", "%25").replace(";", "%253B").replace("#", "%2523")
+    encoded = "".join(ch if 32 < ord(ch) < 127 else "".join(f"%25{b:02X}" for b in ch.encode()) for ch in encoded)
+    return func.HttpRequest(
+        method=req.method or "GET",
+        url=f"{scheme}://{host}{slash}{encoded}{mark}{query.replace('#', '%23')}",
+        headers=dict(req.headers),
+        params=dict(req.params),
+        route_params=dict(req.route_params),
+        body=req.get_body() or b"",
+    )

@@ -1,0 +1,73 @@
+"""Access tokens, and the old aliases that clients still call (emailengine.md 3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from shared.api.route import AccountPath, Granted, GuardedRoute, Provided, operation, segment
+from shared.api.schemas import TokenCreate, TokenList
+from shared.errors import Forbidden, InvalidInput, NotFound
+from shared.tokens import Grant
+from shared.wiring import Services
+
+router = APIRouter(route_class=GuardedRoute, tags=["Access Tokens"])
+TokenPath = Annotated[str, segment("token")]
+
+
+async def _mint(body: TokenCreate, services: Services, grant: Grant) -> dict[str, str]:
+    if body.account is not None:
+        await services.accounts.get(body.account)
+    elif not body.permissions and not grant.is_unrestricted:
+        raise Forbidden("Only a token without restrictions can make one without restrictions")
+    fields = {name: value for name, value in body.model_dump().items() if value is not None}
+    return await services.tokens.mint(fields)
+
+
+@router.post("/v1/tokens", openapi_extra=operation("admin", "write"))
+async def create_token(body: TokenCreate, services: Provided, grant: Granted) -> dict[str, Any]:
+    """A new token. Its value is shown this once."""
+    return dict(await _mint(body, services, grant))
+
+
+@router.post("/v1/token", openapi_extra=operation("admin", "write"), deprecated=True)
+async def create_token_alias(body: TokenCreate, services: Provided, grant: Granted) -> dict[str, Any]:
+    """Old name of POST /v1/tokens, for one account."""
+    if body.account is None:
+        raise InvalidInput.field("account", '"account" is required')
+    return dict(await _mint(body, services, grant))
+
+
+@router.get("/v1/tokens", openapi_extra=operation("admin", "read"))
+async def list_tokens(query: Annotated[TokenList, Query()], services: Provided) -> dict[str, Any]:
+    """Tokens, newest first; without their values."""
+    paging, shown = query.of(await services.tokens.list(query.account, query.query))
+    return {"account": query.account} | paging | {"tokens": shown}
+
+
+@router.get("/v1/tokens/account/{account}", openapi_extra=operation("admin", "read"), deprecated=True)
+async def list_tokens_alias(account: AccountPath, services: Provided) -> dict[str, Any]:
+    """Old name of GET /v1/tokens?account=."""
+    return {"tokens": await services.tokens.list(account)}
+
+
+@router.get("/v1/tokens/{token}", openapi_extra=operation("admin", "read"))
+async def get_token(token: TokenPath, services: Provided) -> dict[str, Any]:
+    """One token by its value or id."""
+    view = await services.tokens.view(token)
+    if view is None:
+        raise NotFound("Requested access token was not found")
+    return view
+
+
+@router.delete("/v1/tokens/{token}", openapi_extra=operation("admin", "destructive"))
+async def delete_token(token: TokenPath, services: Provided) -> dict[str, Any]:
+    """Ends a token at once."""
+    return {"deleted": await services.tokens.delete(token)}
+
+
+@router.delete("/v1/token/{token}", openapi_extra=operation("admin", "destructive"), deprecated=True)
+async def delete_token_alias(token: TokenPath, services: Provided) -> dict[str, Any]:
+    """Old name of DELETE /v1/tokens/{token}."""
+    return {"deleted": await services.tokens.delete(token)}

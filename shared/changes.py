@@ -1,0 +1,344 @@
+"""From what Graph says changed to events, the same set whichever way it was heard of.
+
+Two sources feed one rule: notifications (hints about single messages) and delta rounds (the truth of a folder).
+A message received since the account began, and not yet reported, is new; any other change of a message is an
+update when its flags differ from those reported last, or a deletion when it is gone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from shared.access import Access
+from shared.accounts import QUEUE, Accounts, Reach, Record
+from shared.clock import Clock, iso, parse_time
+from shared.errors import CredentialError, GraphFailure, StorageConflict
+from shared.graph import requests
+from shared.graph.failures import is_transient
+from shared.mailboxes import Mailboxes, Tree
+from shared.messages import attachment_view, cut, flags_of, headers_of, message_view, text_part
+from shared.schedule import Schedule
+from shared.service_settings import ServiceSettings
+from shared.storage.keys import digest, storable
+from shared.storage.tables import Row, Table
+from shared.vault import encode
+from shared.webhooks import Events
+
+# A message is reported as new only while its marker is kept, so that forgetting a marker cannot repeat it.
+NEW_FOR = timedelta(days=25)
+MARKERS_FOR = timedelta(days=30)
+PAGES_PER_TURN = 20
+OTHERS_PER_TURN = 3
+CATCH_UP_MARGIN = timedelta(minutes=2)
+CURSOR_KEPT_S = 3600
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where the delta of one folder stands. `link` is a nextLink in the middle of a round, else a deltaLink."""
+
+    folder: str
+    link: str
+    asked: float
+    etag: str = ""
+
+
+def folders_to_ask(tree: Tree, known: set[str], changed: list[str], turn: int) -> list[str]:
+    """The folders one turn looks into: the inbox and Sent Items, those whose counts changed, those never asked,
+    and a few of the others, so that every folder has its turn however many there are."""
+    always = [tree.folder_with("\\Inbox"), tree.folder_with("\\Sent")]
+    first = [f for f in always if f] + [f for f in changed if f in tree.folders]
+    unasked = [f for f in tree.folders if f not in known]
+    others = [f for f in tree.folders if f in known and f not in first]
+    start = turn * OTHERS_PER_TURN % len(others) if others else 0
+    return list(dict.fromkeys([*first, *unasked, *(others + others)[start : start + OTHERS_PER_TURN]]))
+
+
+def tracked_since(record: Record, now: datetime) -> datetime:
+    """Messages received from then on are news. Graph keeps whole seconds, so the start is rounded down."""
+    started = parse_time(record["notifyFrom"]) if record.get("notifyFrom") else datetime.min.replace(tzinfo=UTC)
+    return max(started.replace(microsecond=0), now - NEW_FOR)
+
+
+class Changes:
+    """Turns hints and delta rounds into events."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        access: Access,
+        mailboxes: Mailboxes,
+        events: Events,
+        schedule: Schedule,
+        settings: ServiceSettings,
+        markers: Table,
+        cursors: Table,
+        clock: Clock,
+        poll_interval_s: int,
+    ) -> None:
+        self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
+        self._events, self._schedule, self._settings = events, schedule, settings
+        self._markers, self._cursors, self._clock = markers, cursors, clock
+        self._poll_interval_s = poll_interval_s
+
+    # -- sources -------------------------------------------------------------------------------------------
+
+    async def hinted(self, account: str, items: list[list[str]]) -> None:
+        """Works off the entries of one notification queue message: `[change, message id, subscription id]`."""
+        record = await self._accounts.find(account)
+        current = ((record or {}).get("subscription") or {}).get("id")
+        if record is None:
+            return
+        reach = await self._accounts.reach(record)
+        for change, message_id, subscription_id in items:
+            if current in (None, subscription_id):
+                await self.observe(record, reach, message_id, created=change == "created")
+
+    async def catch_up(self, account: str) -> None:
+        """Looks for messages received since shortly before the last contact; for push accounts whose
+        notifications may have been lost."""
+        record = await self._accounts.find(account)
+        if record is None:
+            return
+        reach = await self._accounts.reach(record)
+        now = self._clock()
+        last = parse_time(record["syncTime"]) if record.get("syncTime") else now - timedelta(minutes=30)
+        since = max(last - CATCH_UP_MARGIN, tracked_since(record, now))
+        graph = self._access.graph(reach)
+        request = requests.received_since(graph.client, reach.mailbox, since)
+        async for page in graph.pages(reach.mailbox, reach.app, self._access.token_source(reach), request):
+            for found in page.get("value", ()):
+                await self.observe(record, reach, found["id"], created=True)
+        await self._accounts.note_contact(account)
+
+    async def turn(self, job: dict[str, Any]) -> None:
+        """One turn of polling. A failure of Graph ends the turn, never the chain of turns."""
+        record = await self._accounts.find(job["account"])
+        if record is None or (record.get("turns") or {}).get("chain") != job["chain"]:
+            await self._schedule.end_chain(job)
+            return
+        wait_s = float(self._poll_interval_s)
+        try:
+            await self.poll(record)
+        except GraphFailure as failure:
+            wait_s = max(wait_s, failure.retry_after_s or 0) if is_transient(failure) else 5 * wait_s
+            if not is_transient(failure):
+                await self._accounts.queue_job(job["account"], "initialise", force=True)
+        except CredentialError:
+            wait_s = 5 * wait_s  # noted on the holder by the call itself
+        bare = {name: job[name] for name in ("account", "do", "chain", "due")}
+        await self._schedule.continue_chain(QUEUE, bare, self._clock() + timedelta(seconds=wait_s))
+
+    async def poll(self, record: Record) -> None:
+        """Asks the mailbox for changes: one call for the folder tree and one for each folder looked into."""
+        account = record["account"]
+        reach = await self._accounts.reach(record)
+        tree, changed = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
+        cursors = {
+            row.value["folder"]: Cursor(row.value["folder"], row.value["link"], row.value["asked"], row.etag)
+            for row in await self._cursors.partition(storable(account))
+        }
+        pages = PAGES_PER_TURN
+        turn = int(self._clock().timestamp() / self._poll_interval_s)
+        for folder in folders_to_ask(tree, set(cursors), changed, turn):
+            if pages > 0:
+                pages -= await self._ask(record, reach, folder, cursors.get(folder), pages)
+
+    # -- delta of one folder -------------------------------------------------------------------------------
+
+    async def _ask(self, record: Record, reach: Reach, folder: str, cursor: Cursor | None, pages: int) -> int:
+        """Follows one folder's delta for at most so many pages; the number read. The cursor is stored only
+        after what its page said was made durable."""
+        read, seen, link = 0, 0, cursor.link if cursor else ""
+        started_at = link
+        while read < pages:
+            page = await self._page(reach, folder, link)
+            if page is None:
+                await self._cursors.delete(storable(record["account"]), digest(folder))
+                return read + 1  # the folder went away between the tree's round and now
+            read += 1
+            for entry in page.get("value", ()):
+                await self._entry(record, reach, entry)
+                seen += 1
+            link = page.get("@odata.nextLink") or page["@odata.deltaLink"]
+            if "@odata.nextLink" not in page:
+                break
+        now = self._clock().timestamp()
+        # After an empty round the older link serves as well, so that a quiet folder costs no write; links do
+        # not live for ever, so once an hour the newer one is kept all the same.
+        if cursor is None or seen or read > 1 or now - cursor.asked > CURSOR_KEPT_S or not started_at:
+            await self._keep_cursor(record["account"], Cursor(folder, link, now, cursor.etag if cursor else ""))
+        return read
+
+    async def _page(self, reach: Reach, folder: str, link: str) -> dict[str, Any] | None:
+        """The page behind a cursor, or the first of a new walk when there is none or it expired (410, 400, or a
+        link to another host; graph.md 5.3). None when the folder is gone."""
+        graph, token = self._access.graph(reach), self._access.token_source(reach)
+        if link:
+            try:
+                return (await graph.call(reach.mailbox, reach.app, token, graph.follow(link))).json()
+            except GraphFailure as failure:
+                if failure.status not in (400, 410, 502):
+                    raise
+        request = requests.messages_delta(graph.client, reach.mailbox, folder)
+        try:
+            return (await graph.call(reach.mailbox, reach.app, token, request)).json()
+        except GraphFailure as failure:
+            if failure.status != 404:
+                raise
+        return None
+
+    async def _keep_cursor(self, account: str, cursor: Cursor) -> None:
+        value = {"folder": cursor.folder, "link": cursor.link, "asked": cursor.asked}
+        row = Row(storable(account), digest(cursor.folder), value, cursor.etag)
+        try:
+            await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
+        except StorageConflict:
+            return  # another turn of the same mailbox was faster; its cursor is as good
+
+    async def _entry(self, record: Record, reach: Reach, entry: dict[str, Any]) -> None:
+        """One entry of a delta page."""
+        if "@removed" in entry:
+            await self._maybe_deleted(record, reach, entry["id"])
+            return
+        received = entry.get("receivedDateTime")
+        marker = await self._marker(record["account"], entry["id"])
+        is_news = received and parse_time(received) >= tracked_since(record, self._clock())
+        if marker is None and (is_news or not received):
+            await self.observe(record, reach, entry["id"])
+        elif marker is not None and "isRead" in entry:
+            partial = "flag" not in entry  # a bare isRead entry says nothing of the other flags (graph.md 5.3)
+            if partial:
+                await self.observe(record, reach, entry["id"])
+            else:
+                await self._updated(record, entry, marker, None)
+
+    # -- one message ---------------------------------------------------------------------------------------
+
+    async def observe(self, record: Record, reach: Reach, message_id: str, created: bool = False) -> None:
+        """Something happened to this message: fetches it and reports what is news."""
+        marker = await self._marker(record["account"], message_id)
+        if marker is not None and created:
+            return
+        try:
+            answer = await self._access.call(reach, lambda c: requests.message(c, reach.mailbox, message_id))
+        except GraphFailure as failure:
+            if failure.status not in (400, 404):
+                raise
+            await self._gone(record, message_id, known=marker is not None, created=created)
+            return
+        message = answer.json()
+        received = message.get("receivedDateTime")
+        if marker is None and received and parse_time(received) >= tracked_since(record, self._clock()):
+            await self._new(record, reach, message)
+        else:
+            await self._updated(record, message, marker, reach)
+
+    async def _maybe_deleted(self, record: Record, reach: Reach, message_id: str) -> None:
+        """Removed from one folder: moved, or deleted when a GET says it is gone."""
+        try:
+            await self._access.call(reach, lambda c: requests.message(c, reach.mailbox, message_id))
+        except GraphFailure as failure:
+            if failure.status not in (400, 404):
+                raise
+            await self._gone(record, message_id, known=True, created=False)
+
+    async def _gone(self, record: Record, message_id: str, *, known: bool, created: bool) -> None:
+        event = "messageMissing" if created and not known else "messageDeleted"
+        await self._events.emit(
+            record["account"], event, {"id": message_id}, path="\\All", special_use="\\All",
+            happening=f"{event} {message_id}",
+        )  # fmt: skip
+
+    async def _new(self, record: Record, reach: Reach, message: dict[str, Any]) -> None:
+        account, folder = record["account"], message.get("parentFolderId") or ""
+        tree = await self._mailboxes.tree(account, reach, needs=folder or None)
+        attachments = await self._attachments(reach, message)
+        data = message_view(message, attachments)
+        special_use = tree.special_use(folder)
+        if special_use:
+            data["messageSpecialUse"] = special_use
+        data["seemsLikeNew"] = special_use != "\\Sent" and await self._first_with_id(account, message)
+        await self._trim(data, message)
+        path = tree.path(folder)
+        await self._events.emit(account, "messageNew", data, path=path, happening=f"new {message['id']}")
+        await self._mark(account, message["id"], {"flags": flags_of(message), "changes": 0})
+
+    async def _updated(self, record: Record, message: dict[str, Any], marker: Row | None, reach: Reach | None) -> None:
+        flags = flags_of(message)
+        if marker is not None and marker.value["flags"] == flags:
+            return
+        account, number = record["account"], marker.value["changes"] + 1 if marker else 1
+        tree = await self._mailboxes.stored(account)
+        path = tree.path(message.get("parentFolderId") or "") if tree else None
+        data: dict[str, Any] = {"id": message["id"], "changes": {"flags": {"value": flags}}}
+        if message.get("conversationId"):
+            data["threadId"] = message["conversationId"]
+        happening = f"updated {message['id']} {number} {' '.join(flags)}"
+        await self._events.emit(account, "messageUpdated", data, path=path, happening=happening)
+        await self._mark(account, message["id"], {"flags": flags, "changes": number})
+
+    async def _attachments(self, reach: Reach, message: dict[str, Any]) -> list[dict[str, Any]]:
+        """Listed only when there can be some: one call more (graph.md 3.1)."""
+        _, content = text_part(message)
+        if not message.get("hasAttachments") and "cid:" not in content:
+            return []
+        answer = await self._access.call(reach, lambda c: requests.attachments(c, reach.mailbox, message["id"]))
+        found = answer.json().get("value", ())
+        return [attachment_view(_attachment_id(message["id"], one["id"]), one) for one in found]
+
+    async def _trim(self, data: dict[str, Any], message: dict[str, Any]) -> None:
+        """Leaves what the settings let out: chosen headers, and the text when asked for (18.4)."""
+        settings = await self._settings.all()
+        wanted = {name.lower() for name in settings.get("notifyHeaders") or ()}
+        headers = {k: v for k, v in headers_of(message).items() if k in wanted or "*" in wanted}
+        data.pop("headers", None)
+        if headers:
+            data["headers"] = headers
+        if settings.get("notifyText"):
+            kind, content = text_part(message)
+            shown, has_more = cut(content, settings.get("notifyTextSize"))
+            data["text"] |= {kind: shown, "hasMore": has_more}
+
+    # -- markers -------------------------------------------------------------------------------------------
+
+    async def _marker(self, account: str, message_id: str) -> Row | None:
+        return await self._markers.get(storable(account), digest("message", message_id))
+
+    async def _mark(self, account: str, message_id: str, value: dict[str, Any]) -> None:
+        value = value | {"at": iso(self._clock())}
+        await self._markers.put(Row(storable(account), digest("message", message_id), value))
+
+    async def _first_with_id(self, account: str, message: dict[str, Any]) -> bool:
+        """True when no other message with this Message-ID was reported: an estimate, as in the contract."""
+        header = message.get("internetMessageId")
+        if not header:
+            return True
+        row = Row(storable(account), digest("message-id", header), {"message": message["id"], "at": iso(self._clock())})
+        try:
+            await self._markers.insert(row)
+        except StorageConflict:
+            found = await self._markers.get(row.partition, row.key)
+            return found is None or found.value["message"] == message["id"]
+        return True
+
+    async def forget(self, account: str) -> None:
+        """Removes cursors and markers of a deleted account."""
+        for table in (self._cursors, self._markers):
+            for row in await table.partition(storable(account)):
+                await table.delete(row.partition, row.key)
+
+    async def sweep(self, older_than: timedelta) -> int:
+        """Removes markers not touched for that long; the number removed."""
+        limit, removed = iso(self._clock() - older_than), 0
+        async for row in self._markers.scan():
+            if row.value["at"] < limit:
+                removed += await self._markers.delete(row.partition, row.key)
+        return removed
+
+
+def _attachment_id(message_id: str, attachment_id: str) -> str:
+    """Opaque to clients: the message and the attachment in one id (1.6)."""
+    return encode(f"{message_id}\n{attachment_id}".encode())

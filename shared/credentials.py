@@ -1,0 +1,309 @@
+"""Access tokens for credential holders.
+
+One record per holder in Table Storage, sealed: MSAL's token cache of that holder alone, and the access token in
+use with its end, so that a fresh process serves it without loading MSAL or asking Entra. Written back by
+compare-and-swap; single flight inside a process by one lock per holder. Two processes that refresh at once both
+succeed, since Entra does not revoke the older refresh token (graph.md 12.6), and the later one merges.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from shared import login_failures
+from shared.clock import Clock, iso, parse_time
+from shared.errors import StorageConflict
+from shared.id_tokens import IdTokens
+from shared.login_http import LoginHttp
+from shared.oauth_apps import Cloud, OauthApp
+from shared.storage.keys import storable
+from shared.storage.tables import Row, Table
+from shared.vault import SealBroken, Vault
+
+KEY = "cache"
+MARGIN = timedelta(minutes=5)  # MSAL too takes a token with less left as expired (graph.md 13.5)
+
+
+@dataclass(frozen=True)
+class AccessToken:
+    """A bearer token and the time up to which it is used."""
+
+    value: str = field(repr=False)
+    ends: datetime
+
+    def is_fresh(self, now: datetime) -> bool:
+        return now + MARGIN < self.ends
+
+
+@dataclass
+class Stored:
+    """The sealed content of a holder's record."""
+
+    cache: str = ""
+    token: str = ""
+    ends: str = ""
+    imported: dict[str, str] = field(default_factory=dict)
+    scope: list[str] = field(default_factory=list)
+    row: Row | None = None
+
+    def current(self) -> AccessToken | None:
+        return AccessToken(self.token, parse_time(self.ends)) if self.token else None
+
+
+@dataclass(frozen=True)
+class SignIn:
+    """What a finished sign-in yields: proven identity claims and what to store for the account."""
+
+    claims: dict[str, Any]
+    access_token: str = field(repr=False)
+    stored: Stored = field(repr=False)
+
+
+class Credentials:
+    """Obtains, keeps and forgets tokens."""
+
+    def __init__(self, table: Table, vault: Vault, clock: Clock, login_endpoint: str) -> None:
+        self._table, self._vault, self._clock = table, vault, clock
+        self._login_endpoint = login_endpoint
+        self._kept: dict[str, AccessToken] = {}
+        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._http: dict[str, LoginHttp] = {}
+        self._id_tokens: dict[str, IdTokens] = {}
+
+    async def token(self, holder: str, app: OauthApp, rejected: str | None = None) -> str:
+        """An access token of the holder, from memory, from storage, or from Entra, in that order.
+
+        `rejected` is a token that Graph refused: it is not given again. Raises CredentialError.
+        """
+        key = self.key(holder, app)
+        kept = self._kept.get(key)
+        if kept and kept.value != rejected and kept.is_fresh(self._clock()):
+            return kept.value
+        async with self._locks[key]:
+            kept = self._kept.get(key)
+            if kept is None or kept.value == rejected or not kept.is_fresh(self._clock()):
+                kept = await self._obtain(key, app, rejected)
+                self._kept[key] = kept
+        return kept.value
+
+    async def save(self, holder: str, stored: Stored) -> None:
+        """Stores a finished sign-in or imported tokens, over whatever was there."""
+        key = storable(holder)
+        self._kept.pop(key, None)
+        await self._table.put(Row(key, KEY, self._sealed(key, stored)))
+
+    async def forget(self, holder: str) -> None:
+        """Removes the holder's tokens."""
+        self._kept.pop(storable(holder), None)
+        await self._table.delete(storable(holder), KEY)
+
+    @staticmethod
+    def key(holder: str, app: OauthApp) -> str:
+        """Application access needs one token for all its mailboxes, a person's sign-in one for each."""
+        return f"app={app.id}" if app.is_application else storable(holder)
+
+    # -- sign-in -------------------------------------------------------------------------------------------
+
+    async def begin_sign_in(self, app: OauthApp, **options: Any) -> tuple[str, dict[str, Any]]:
+        """The address to send the browser to, and the flow to keep until the callback.
+
+        `options` go to MSAL's initiate_auth_code_flow: redirect_uri, state, prompt, login_hint.
+        Raises CredentialError.
+        """
+
+        def begin() -> dict[str, Any]:
+            client = self._client(app, None)
+            flow: dict[str, Any] = client.initiate_auth_code_flow(app.scopes(), **options)
+            return flow
+
+        flow = await self._ask(app, "authorization_code", begin)
+        return self._login_http(app).to_reachable(flow["auth_uri"]), flow
+
+    async def finish_sign_in(self, app: OauthApp, flow: dict[str, Any], query: dict[str, str]) -> SignIn:
+        """Exchanges the code and proves who signed in. Nothing is stored. Raises CredentialError, IdTokenRefused."""
+        import msal
+
+        cache = msal.SerializableTokenCache()
+
+        def exchange() -> dict[str, Any]:
+            client = self._client(app, cache)
+            answer: dict[str, Any] = client.acquire_token_by_auth_code_flow(flow, query)
+            if "access_token" in answer:
+                answer["claims"] = self._id_tokens_of(app).verify(
+                    answer.get("id_token", ""),
+                    authority=f"{app.hosts.login}/{app.authority}",
+                    client_id=app.client_id,
+                    nonce=flow["nonce"],
+                )
+            return answer
+
+        answer = await self._ask(app, "authorization_code", exchange)
+        stored = self._stored_from(answer, cache.serialize())
+        return SignIn(answer["claims"], answer["access_token"], stored)
+
+    # -- obtaining -----------------------------------------------------------------------------------------
+
+    async def _obtain(self, key: str, app: OauthApp, rejected: str | None) -> AccessToken:
+        stored = await self._load(key)
+        token = stored.current()
+        if token and token.value != rejected and token.is_fresh(self._clock()):
+            return token
+        fresh = await self._from_entra(app, stored)
+        token = fresh.current()
+        if token is None or token.value == rejected:
+            raise login_failures.missing("The login service answered without a new access token")
+        await self._write_back(key, fresh)
+        return token
+
+    async def _from_entra(self, app: OauthApp, stored: Stored) -> Stored:
+        import msal
+
+        cache = msal.SerializableTokenCache()
+        if stored.cache:
+            cache.deserialize(stored.cache)
+
+        def acquire() -> dict[str, Any]:
+            client = self._client(app, cache)
+            if app.is_application:
+                answer: dict[str, Any] = client.acquire_token_for_client([f"{app.hosts.graph}/.default"])
+            elif accounts := client.get_accounts():
+                answer = client.acquire_token_silent_with_error(app.scopes(), accounts[0], force_refresh=True) or {}
+            elif refresh_token := stored.imported.get("refreshToken"):
+                answer = client.acquire_token_by_refresh_token(refresh_token, app.scopes())
+            else:
+                answer = {}
+            return answer
+
+        answer = await self._ask(app, "client_credentials" if app.is_application else "refresh_token", acquire)
+        fresh = self._stored_from(answer, "" if app.is_application else cache.serialize())
+        fresh.row, fresh.imported = stored.row, stored.imported
+        if not app.is_application and not json.loads(fresh.cache).get("Account"):
+            # A login service that names no account leaves MSAL nothing to refresh silently with; the refresh
+            # token it gave is kept as an imported one.
+            fresh.imported = {"refreshToken": answer.get("refresh_token") or stored.imported.get("refreshToken", "")}
+        return fresh
+
+    async def _ask(self, app: OauthApp, grant: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Runs MSAL, which blocks, off the event loop, and maps every way it fails."""
+        import msal.exceptions
+        import requests
+
+        try:
+            answer = await asyncio.to_thread(call)
+        except (msal.exceptions.MsalServiceError, requests.RequestException) as problem:
+            raise login_failures.unreachable(app, grant, problem) from None
+        except ValueError as problem:
+            # MSAL's word for an authority without a usable discovery document, or a wrong state.
+            raise login_failures.refused(
+                app, grant, {"error": "invalid_request", "error_description": str(problem)}
+            ) from None
+        if "error" in answer:
+            raise login_failures.refused(app, grant, answer)
+        if not answer:
+            raise login_failures.missing("The account has no usable credentials")
+        return answer
+
+    def _stored_from(self, answer: dict[str, Any], cache: str) -> Stored:
+        ends = self._clock() + timedelta(seconds=int(answer.get("expires_in") or 0))
+        scope = str(answer.get("scope") or "").split()
+        return Stored(cache=cache, token=answer.get("access_token", ""), ends=iso(ends), scope=scope)
+
+    # -- MSAL ----------------------------------------------------------------------------------------------
+
+    def _client(self, app: OauthApp, cache: Any) -> Any:
+        """A new client each time: MSAL repeats a refused answer from memory for a minute (graph.md 13.5)."""
+        import msal
+
+        return msal.ConfidentialClientApplication(
+            app.client_id,
+            client_credential=self._client_credential(app),
+            authority=f"{app.hosts.login}/{app.authority}",
+            token_cache=cache,
+            http_client=self._login_http(app),
+            instance_discovery=False,
+        )
+
+    def _client_credential(self, app: OauthApp) -> Any:
+        if app.certificate:
+            return {"private_key": app.certificate, "public_certificate": app.certificate}
+        if app.managed_identity:
+            return {"client_assertion": lambda: self._assertion(app.managed_identity, app.hosts)}
+        return app.secret or None
+
+    def _assertion(self, client_id: str, cloud: Cloud) -> str:
+        """A token of the managed identity that the app registration trusts (graph.md 12.5)."""
+        import msal
+        import requests
+
+        identity = msal.ManagedIdentityClient(
+            msal.UserAssignedManagedIdentity(client_id=client_id), http_client=requests.Session()
+        )
+        answer = identity.acquire_token_for_client(resource=cloud.exchange_audience)
+        if "access_token" not in answer:
+            raise requests.ConnectionError(f"managed identity: {answer.get('error')}")
+        return str(answer["access_token"])
+
+    def _login_http(self, app: OauthApp) -> LoginHttp:
+        host = app.hosts.login
+        if host not in self._http:
+            self._http[host] = LoginHttp(host, self._login_endpoint)
+        return self._http[host]
+
+    def _id_tokens_of(self, app: OauthApp) -> IdTokens:
+        host = app.hosts.login
+        if host not in self._id_tokens:
+            self._id_tokens[host] = IdTokens(self._login_http(app))
+        return self._id_tokens[host]
+
+    # -- storage -------------------------------------------------------------------------------------------
+
+    async def _load(self, key: str) -> Stored:
+        row = await self._table.get(key, KEY)
+        if row is None:
+            return Stored()
+        try:
+            content = json.loads(self._vault.open(row.value["sealed"], _place(key)))
+        except SealBroken as problem:
+            raise login_failures.missing(f"The stored credentials can not be opened: {problem}") from None
+        return Stored(**content, row=row)
+
+    async def _write_back(self, key: str, fresh: Stored) -> None:
+        try:
+            if fresh.row is None:
+                await self._table.insert(Row(key, KEY, self._sealed(key, fresh)))
+            else:
+                await self._table.replace(Row(key, KEY, self._sealed(key, fresh), fresh.row.etag))
+        except StorageConflict:
+            # Another worker refreshed at the same moment, or the account was signed in anew or deleted. Its
+            # record is at least as good as ours, and the token we hold stays valid for its hour.
+            return
+
+    def _sealed(self, key: str, stored: Stored) -> dict[str, str]:
+        content = {
+            "cache": stored.cache,
+            "token": stored.token,
+            "ends": stored.ends,
+            "imported": stored.imported,
+            "scope": stored.scope,
+        }
+        return {"sealed": self._vault.seal(json.dumps(content).encode(), _place(key))}
+
+
+def _place(key: str) -> str:
+    return f"credentials/{key}/{KEY}"
+
+
+def imported(fields: Mapping[str, Any]) -> Stored:
+    """Externally obtained tokens as they are kept until first use (6.1). An access token without an end is
+    used only when there is nothing to renew it with, and then for at most an hour."""
+    kept = {name: fields[name] for name in ("accessToken", "refreshToken") if fields.get(name)}
+    ends = fields.get("expires") or fields["assumed_end"]
+    usable = bool(fields.get("expires")) or "refreshToken" not in kept
+    token = kept.get("accessToken", "") if usable else ""
+    return Stored(token=token, ends=ends if token else "", imported=kept)

@@ -1,0 +1,165 @@
+"""The one function through which every Graph call goes.
+
+msgraph-sdk's request builders make the request and its adapter sends it; we take the native answer and read the
+JSON ourselves, because the SDK's first parsed entity costs most of a second (graph.md 14.1). The SDK's retries
+are off: it repeats POST on 503 and 504, which sends a mail twice (14.4).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import GraphFailure
+from shared.graph.failures import from_answer
+from shared.graph.paths import MailboxPath
+from shared.oauth_apps import OauthApp
+
+if TYPE_CHECKING:
+    from kiota_abstractions.request_information import RequestInformation
+    from msgraph import GraphServiceClient
+
+log = logging.getLogger("graphpost.graph")
+
+IN_FLIGHT = 4  # requests at once for one app and mailbox (graph.md 11)
+TIMEOUT_S = 60.0
+CONNECT_S = 10.0
+IMMUTABLE = 'IdType="ImmutableId"'
+
+# rejected token -> token. The callable gets the token that Graph refused, or None for the first try.
+TokenSource = Callable[[str | None], Awaitable[str]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A successful answer: its status, headers (lower-case names) and raw bytes."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self.body)
+        return value
+
+
+class Graph:
+    """Calls Graph for one cloud."""
+
+    def __init__(self, root: str) -> None:
+        """`root` is the cloud's Graph root without a version, e.g. https://graph.microsoft.com."""
+        self._root = root
+        self._client: GraphServiceClient | None = None
+        self._http: Any = None
+        self._in_flight: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(IN_FLIGHT))
+        self.calls = 0
+
+    @property
+    def client(self) -> GraphServiceClient:
+        """The SDK's client, from which requests are built. Made on first use."""
+        if self._client is None:
+            self._client = self._make()
+        return self._client
+
+    def _make(self) -> GraphServiceClient:
+        import httpx
+        from kiota_abstractions.authentication import AnonymousAuthenticationProvider
+        from kiota_http.middleware.options import RetryHandlerOption
+        from msgraph import GraphRequestAdapter, GraphServiceClient
+        from msgraph.graph_request_adapter import options
+        from msgraph_core import GraphClientFactory
+
+        timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+        no_retry = {RetryHandlerOption.get_key(): RetryHandlerOption(max_retries=0, should_retry=False)}
+        self._http = GraphClientFactory.create_with_default_middleware(
+            client=httpx.AsyncClient(timeout=timeout, http2=True), options={**options, **no_retry}
+        )
+        # Anonymous, because the token is a header that `call` sets: it knows whose it is.
+        adapter = GraphRequestAdapter(AnonymousAuthenticationProvider(), self._http)
+        adapter.base_url = f"{self._root}/v1.0"
+        return GraphServiceClient(request_adapter=adapter)
+
+    async def call(
+        self, mailbox: MailboxPath, app: OauthApp, token: TokenSource, request: RequestInformation
+    ) -> Answer:
+        """Sends a request for a mailbox. Raises GraphFailure for every answer that is not 2xx, and for none.
+
+        A 401 is tried once more with a new token; nothing else is repeated here, because only the caller knows
+        what is safe to repeat.
+        """
+        async with self._in_flight[f"{app.client_id} {mailbox}"]:
+            bearer = await token(None)
+            try:
+                return await self._send(request, bearer)
+            except GraphFailure as failure:
+                if failure.status != 401:
+                    raise
+            return await self._send(request, await token(bearer))
+
+    async def _send(self, request: RequestInformation, bearer: str) -> Answer:
+        import httpx
+        from kiota_abstractions.native_response_handler import NativeResponseHandler
+        from kiota_http.middleware.options import ResponseHandlerOption
+
+        request.headers.remove("Authorization")
+        request.headers.try_add("Authorization", f"Bearer {bearer}")
+        if request.http_method and request.http_method.value == "POST" and not request.content:
+            request.headers.try_add("Content-Length", "0")  # otherwise 411 (graph.md 2.2)
+        request.add_request_options([ResponseHandlerOption(NativeResponseHandler())])
+        was_write = request.http_method is not None and request.http_method.value != "GET"
+        self.calls += 1
+        try:
+            native: Any = await self.client.request_adapter.send_primitive_async(request, "bytes", {})  # type: ignore[arg-type]
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as problem:
+            raise GraphFailure(0, "Unreachable", type(problem).__name__) from None
+        except httpx.HTTPError as problem:
+            raise GraphFailure(0, "NoAnswer", type(problem).__name__, may_have_acted=was_write) from None
+        headers = {name.lower(): value for name, value in native.headers.items()}
+        if native.is_success:
+            return Answer(native.status_code, headers, native.content)
+        failure = from_answer(native.status_code, headers, native.content, was_write=was_write)
+        log.warning("graph %s %s request-id %s", failure.status, failure.code, failure.request_id)
+        raise failure
+
+    async def pages(
+        self, mailbox: MailboxPath, app: OauthApp, token: TokenSource, request: RequestInformation
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Every page from the request on, following `@odata.nextLink` as it is (graph.md 4)."""
+        while True:
+            page = (await self.call(mailbox, app, token, request)).json()
+            yield page
+            link = page.get("@odata.nextLink")
+            if not link:
+                return
+            request = self.follow(link, request)
+
+    def follow(self, link: str, like: RequestInformation | None = None) -> RequestInformation:
+        """A GET of a link that Graph gave, with the headers of the request it came from.
+
+        The link must lead back to this Graph: it is followed with a token.
+        """
+        from kiota_abstractions.method import Method
+        from kiota_abstractions.request_information import RequestInformation
+
+        if not link.startswith(self._root + "/"):
+            raise GraphFailure(502, "ForeignLink", "Graph gave a link to another host")
+        request = RequestInformation()
+        request.http_method = Method.GET
+        request.url = link
+        request.headers.try_add("Accept", "application/json")
+        request.headers.try_add("Prefer", IMMUTABLE)
+        if like is not None:
+            for name in like.headers.get_all():
+                if name.lower() not in ("authorization", "content-length"):
+                    for value in like.headers.get(name):
+                        request.headers.try_add(name, value)
+        return request
+
+    async def close(self) -> None:
+        if self._http is not None:
+            await self._http.aclose()

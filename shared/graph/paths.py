@@ -1,0 +1,29 @@
+"""Which mailbox a Graph call goes to. Every call takes a MailboxPath; `/me` is never baked in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msgraph import GraphServiceClient
+    from msgraph.generated.users.item.user_item_request_builder import UserItemRequestBuilder
+
+
+@dataclass(frozen=True)
+class MailboxPath:
+    """`me` for the token's own mailbox, else `users/{user}`: an object id, principal name or address."""
+
+    user: str | None = None
+
+    def __str__(self) -> str:
+        return "me" if self.user is None else f"users/{self.user}"
+
+    def builder(self, client: GraphServiceClient) -> UserItemRequestBuilder:
+        """The SDK's request builder of this mailbox. It percent-encodes the user."""
+        # The SDK builds /me as a user of this name and replaces it on the way out (graph.md 14.3).
+        return client.users.by_user_id(self.user or "me-token-to-replace")
+
+    def resource(self, rest: str) -> str:
+        """The resource of a subscription (graph.md 10.1)."""
+        return f"{self}/{rest}"

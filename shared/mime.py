@@ -1,0 +1,171 @@
+"""The mail itself: one MIME message, or one Graph message resource, from the fields of a submit (D11). Pure."""
+
+from __future__ import annotations
+
+import base64
+import mimetypes
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+from email.utils import format_datetime
+from typing import Any
+
+from shared.html_text import text_of
+
+STAMP = "X-Graphpost-Queue-Id"
+# Headers that a submit sets through fields of their own.
+FIELD_HEADERS: Mapping[str, str] = {
+    "from": "from",
+    "to": "to",
+    "cc": "cc",
+    "bcc": "bcc",
+    "reply-to": "replyTo",
+    "subject": "subject",
+    "message-id": "messageId",
+    "date": "sendAt",
+}
+STRUCTURED_HEADERS = 4  # Graph takes five, one of them is the stamp (graph.md 6.4)
+_POLICY = SMTP.clone(max_line_length=998, cte_type="7bit", utf8=False)
+
+
+def _address(recipient: Mapping[str, str]) -> Address:
+    local, _, domain = recipient["address"].rpartition("@")
+    return Address(recipient.get("name") or "", username=local, domain=_ascii_domain(domain))
+
+
+def _ascii_domain(domain: str) -> str:
+    """Internationalised domains travel in their ASCII form; what cannot be converted is left to Graph."""
+    try:
+        return domain.encode("idna").decode() if not domain.isascii() else domain
+    except UnicodeError:
+        return domain
+
+
+def build(fields: Mapping[str, Any], *, message_id: str, date: datetime, queue_id: str) -> bytes:
+    """The MIME message of a submit. Bcc stays in it: Graph strips it on delivery (emailengine.md 14.8)."""
+    mail = EmailMessage(policy=_POLICY)
+    mail["From"] = _address(fields["from"])
+    for header, field in (("To", "to"), ("Cc", "cc"), ("Bcc", "bcc"), ("Reply-To", "replyTo")):
+        if fields.get(field):
+            mail[header] = [_address(one) for one in fields[field]]
+    mail["Subject"] = fields.get("subject") or ""
+    mail["Date"] = format_datetime(date)
+    mail["Message-ID"] = message_id
+    mail[STAMP] = queue_id
+    for name, value in (fields.get("headers") or {}).items():
+        mail[name] = value
+    _set_bodies(mail, fields)
+    return mail.as_bytes()
+
+
+def _set_bodies(mail: EmailMessage, fields: Mapping[str, Any]) -> None:
+    html = html_of(fields)
+    text = fields.get("text") or (text_of(html) if html else "")
+    mail.set_content(text, cte=_encoding(text))
+    inline, attached = _split(fields.get("attachments") or ())
+    if html:
+        mail.add_alternative(html, subtype="html", cte=_encoding(html))
+        part = mail.get_payload()[-1]  # type: ignore[index]
+        for attachment in inline:
+            _attach(part.add_related, attachment)  # type: ignore[union-attr]
+    else:
+        attached = [*inline, *attached]
+    for attachment in attached:
+        _attach(mail.add_attachment, attachment)
+
+
+def _encoding(text: str) -> str:
+    """7bit only for short plain lines; else quoted-printable, which every transport leaves alone."""
+    short = all(len(line) < 900 for line in text.splitlines())
+    return "7bit" if text.isascii() and short else "quoted-printable"
+
+
+def _split(attachments: Iterable[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """Inline parts (named by a cid) and the others."""
+    found = list(attachments)
+    inline = [one for one in found if one.get("cid") and one.get("contentDisposition") != "attachment"]
+    return inline, [one for one in found if one not in inline]
+
+
+def _attach(add: Any, attachment: Mapping[str, Any]) -> None:
+    content = base64.b64decode(attachment["content"])
+    maintype, _, subtype = content_type_of(attachment).partition("/")
+    options: dict[str, Any] = {
+        "filename": filename_of(attachment),
+        "disposition": attachment.get("contentDisposition") or ("inline" if attachment.get("cid") else "attachment"),
+    }
+    if attachment.get("cid"):
+        options["cid"] = f"<{attachment['cid'].strip('<>')}>"
+    add(content, maintype, subtype or "octet-stream", **options)
+
+
+def content_type_of(attachment: Mapping[str, Any]) -> str:
+    """The type given, or guessed from the name."""
+    given = attachment.get("contentType")
+    if given and re.fullmatch(r"[\w.+-]+/[\w.+-]+", given) and not given.startswith(("multipart/", "message/")):
+        return str(given)
+    return mimetypes.guess_type(attachment.get("filename") or "")[0] or "application/octet-stream"
+
+
+def filename_of(attachment: Mapping[str, Any]) -> str:
+    """The name given, or one made from the type."""
+    given = attachment.get("filename")
+    return given or "attachment" + (mimetypes.guess_extension(content_type_of(attachment)) or ".bin")
+
+
+def html_of(fields: Mapping[str, Any]) -> str:
+    """The HTML with the hidden preview text at its top (emailengine.md 14.1)."""
+    html, preview = fields.get("html") or "", fields.get("previewText")
+    if not html or not preview:
+        return html
+    from html import escape
+
+    hidden = f'<div style="display:none;max-height:0;overflow:hidden;mso-hide:all">{escape(preview)}</div>'
+    opening = re.search(r"<body[^>]*>", html, re.IGNORECASE)
+    at = opening.end() if opening else 0
+    return html[:at] + hidden + html[at:]
+
+
+def structured(fields: Mapping[str, Any], *, message_id: str, queue_id: str) -> dict[str, Any]:
+    """The Graph message resource of a submit (graph.md 6.2): one body, `x-` headers only."""
+    html = html_of(fields)
+    body = (
+        {"contentType": "html", "content": html}
+        if html
+        else {"contentType": "text", "content": fields.get("text") or ""}
+    )
+    headers = [{"name": STAMP, "value": queue_id}]
+    headers += [{"name": name, "value": value} for name, value in (fields.get("headers") or {}).items()]
+    message: dict[str, Any] = {
+        "subject": fields.get("subject") or "",
+        "body": body,
+        "from": _recipient(fields["from"]),
+        "toRecipients": [_recipient(one) for one in fields.get("to") or ()],
+        "ccRecipients": [_recipient(one) for one in fields.get("cc") or ()],
+        "bccRecipients": [_recipient(one) for one in fields.get("bcc") or ()],
+        "replyTo": [_recipient(one) for one in fields.get("replyTo") or ()],
+        "internetMessageId": message_id,
+        "internetMessageHeaders": headers,
+    }
+    if fields.get("attachments"):
+        message["attachments"] = [_attachment(one) for one in fields["attachments"]]
+    return message
+
+
+def _recipient(one: Mapping[str, str]) -> dict[str, Any]:
+    return {"emailAddress": {"name": one.get("name") or one["address"], "address": one["address"]}}
+
+
+def _attachment(one: Mapping[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "@odata.type": "#microsoft.graph.fileAttachment",
+        "name": filename_of(one),
+        "contentType": content_type_of(one),
+        "contentBytes": one["content"],
+    }
+    if one.get("cid"):
+        shown |= {"contentId": one["cid"].strip("<>"), "isInline": one.get("contentDisposition") != "attachment"}
+    return shown

@@ -1,0 +1,221 @@
+"""Creating, changing and deleting accounts: the writes around a record, in an order that survives a crash.
+
+Each step may be the last one done. What must follow a record's change (resolving chains, connecting) is put on
+a queue *before* the change, a few seconds ahead, so that it happens even when the process dies right after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from shared import delegation
+from shared.accounts import Accounts, Record, auth_of
+from shared.clock import Clock, iso
+from shared.credentials import Credentials, Stored, imported
+from shared.errors import ApiError, InvalidInput, StorageConflict, account_not_found
+from shared.oauth_apps import OauthApp, OauthApps
+from shared.webhooks import Events
+
+SOON_S = 3
+PLAIN_FIELDS = (
+    "name email expectedEmail path subconnections copy logs notifyFrom syncFrom proxy smtpEhloName imapIndexer "
+    "locale tz"
+).split()
+MASK = "******"
+
+
+class Onboarding:
+    """Creates, changes and deletes accounts."""
+
+    def __init__(
+        self,
+        accounts: Accounts,
+        apps: OauthApps,
+        credentials: Credentials,
+        events: Events,
+        clock: Clock,
+        clean_up: Callable[[Record], Awaitable[None]],
+    ) -> None:
+        """`clean_up` ends what hangs on an account elsewhere: subscription, queued mail, its API tokens."""
+        self._accounts, self._apps, self._credentials = accounts, apps, credentials
+        self._events, self._clock, self._clean_up = events, clock, clean_up
+
+    async def create(self, fields: dict[str, Any], signed_in: Stored | None = None) -> dict[str, str]:
+        """Creates the account, or updates the one that has this id (6.1): `{"account", "state"}`."""
+        account = fields.get("account") or self._accounts.new_id()
+        existing = await self._accounts.find(account)
+        if existing is not None:
+            await self.update(account, fields, signed_in)
+            return {"account": account, "state": "existing"}
+        now = iso(self._clock())
+        record: Record = {"account": account, "created": now, "state": "connecting", "logs": False}
+        record["notifyFrom"] = now
+        record = await self._applied(record, fields, signed_in)
+        await self._before_change(account)
+        await self._store_credentials(record, fields, signed_in)
+        record = await self._linked(record, None)
+        try:
+            await self._accounts.insert(record)
+        except StorageConflict:
+            # Two creates of one id at once: the later one is an update, as if it had come later.
+            await self.update(account, fields, signed_in)
+            return {"account": account, "state": "existing"}
+        await self._events.emit(account, "accountAdded", {"account": account}, happening=f"added {now}")
+        await self._after_change(account)
+        return {"account": account, "state": "new"}
+
+    async def update(self, account: str, fields: dict[str, Any], signed_in: Stored | None = None) -> None:
+        """Changes the given fields; NotFound."""
+        before = await self._accounts.get(account)
+        changed = await self._applied(dict(before), fields, signed_in)
+        reconnects = "oauth2" in fields or signed_in is not None
+        if reconnects:
+            await self._before_change(account)
+            await self._store_credentials(changed, fields, signed_in)
+            changed = await self._linked(changed, delegation.parent_of(before))
+        touched = {k: v for k, v in changed.items() if before.get(k) != v}
+        dropped = [k for k in before if k not in changed]
+
+        def merge(record: Record) -> Record:
+            return {k: v for k, v in (record | touched).items() if k not in dropped}
+
+        if await self._accounts.change(account, merge) is None:
+            raise account_not_found()
+        if reconnects:
+            await self._after_change(account)
+
+    async def delete(self, account: str) -> None:
+        """Ends everything the account has, the record last, so that a repeated call finishes a broken one."""
+        record = await self._accounts.get(account)
+        await self._accounts.queue_job(account, "relink", SOON_S)
+        await self._clean_up(record)
+        await self._credentials.forget(account)
+        if parent := delegation.parent_of(record):
+            await self._accounts.unlink(account, parent)
+        happening = f"deleted {record['created']}"
+        await self._events.emit(account, "accountDeleted", {"account": account}, happening=happening)
+        await self._accounts.remove(account)
+        await self.relink(account)
+
+    async def reconnect(self, account: str) -> None:
+        """Starts the account anew (6.6); NotFound."""
+        await self._accounts.get(account)
+        await self._accounts.queue_job(account, "relink", reconnect=True)
+
+    async def relink(self, account: str, reconnect: bool = False) -> None:
+        """Resolves the chains of this account and of all that borrow through it, and connects what changed."""
+        for one in [account, *await self._accounts.borrowers(account)]:
+            record = await self._accounts.find(one)
+            if record is None:
+                continue
+            settled = await self._accounts.settle_reach(record)
+            kept = {name: settled.get(name) for name in ("reach", "delegationError")}
+            changed = any(record.get(name) != value for name, value in kept.items())
+            if changed:
+                await self._accounts.change(one, lambda current, kept=kept: _with(current, kept))  # type: ignore[misc]
+            if changed or (reconnect and one == account) or settled["state"] == "connecting":
+                await self._accounts.queue_job(one, "initialise")
+
+    # -- parts of a change -----------------------------------------------------------------------------------
+
+    async def _before_change(self, account: str) -> None:
+        await self._accounts.queue_job(account, "relink", SOON_S)
+
+    async def _after_change(self, account: str) -> None:
+        """At once what the delayed job would do a few seconds later."""
+        record = await self._accounts.find(account)
+        if record is not None and record["state"] != "unset":
+            await self._accounts.queue_job(account, "initialise")
+        for child in await self._accounts.borrowers(account):
+            await self._accounts.queue_job(child, "relink")
+
+    async def _applied(self, record: Record, fields: dict[str, Any], signed_in: Stored | None) -> Record:
+        """The record with the caller's fields on it, checked against the OAuth2 apps."""
+        for name in PLAIN_FIELDS:
+            if name in fields:
+                record[name] = fields[name]
+        if {"webhooks", "webhooksCustomHeaders"} & set(fields):
+            record["webhooksSealed"] = self._sealed_webhooks(record, fields)
+        if "oauth2" in fields:
+            record["oauth2"] = self._merged_oauth2(record, fields["oauth2"])
+            app = await self._checked_app(record)
+            record["credentials"] = self._kind_of_credentials(record, fields["oauth2"] or {}, app, signed_in)
+        if "oauth2" in fields or "state" not in record or not record.get("oauth2"):
+            connects = record.get("credentials") or delegation.parent_of(record)
+            record["state"] = "connecting" if connects else "unset"
+            record["lastError"] = None
+        return record
+
+    def _sealed_webhooks(self, record: Record, fields: dict[str, Any]) -> str:
+        url, headers = self._accounts.webhook_of(record)
+        given = fields.get("webhooksCustomHeaders")
+        if given is not None:
+            old = {header["key"]: header.get("value", "") for header in headers}
+            headers = [
+                {"key": h["key"], "value": old.get(h["key"], "") if h.get("value") == MASK else h.get("value", "")}
+                for h in given
+            ]
+        return self._accounts.seal_webhooks(record["account"], fields.get("webhooks", url) or "", headers)
+
+    @staticmethod
+    def _merged_oauth2(record: Record, given: dict[str, Any] | None) -> dict[str, Any] | None:
+        if not given:
+            return None
+        kept = {k: v for k, v in given.items() if k in ("provider", "auth", "scope", "tokenType") and v is not None}
+        if given.get("partial"):
+            old = record.get("oauth2") or {}
+            return old | kept | {"auth": (old.get("auth") or {}) | (kept.get("auth") or {})}
+        return kept
+
+    async def _checked_app(self, record: Record) -> OauthApp | None:
+        """The account's own app; None for one that only borrows. 400 when it names none that exists."""
+        auth, provider = auth_of(record), (record.get("oauth2") or {}).get("provider")
+        if auth.get("delegatedAccount") and not auth.get("delegatedUser"):
+            raise InvalidInput.field("delegatedUser", '"delegatedUser" is required together with "delegatedAccount"')
+        if not record.get("oauth2") or (auth.get("delegatedAccount") and not provider):
+            return None
+        app = await self._apps.resolve(provider)
+        if app is None:
+            raise ApiError(400, "Invalid or missing OAuth2 provider")
+        record["oauth2"]["provider"] = app.id
+        return app
+
+    @staticmethod
+    def _kind_of_credentials(
+        record: Record, given: dict[str, Any], app: OauthApp | None, signed_in: Stored | None
+    ) -> str | None:
+        if signed_in is not None:
+            return "sign-in"
+        if app is not None and app.is_application:
+            return "application"
+        if any(given.get(name) not in (None, "", MASK) for name in ("accessToken", "refreshToken")):
+            return "imported"
+        # Without new tokens an update keeps what the account has; a plain replacement of oauth2 does too,
+        # since clients write back what they read, with the tokens masked.
+        kept: str | None = record.get("credentials")
+        return None if kept == "application" else kept
+
+    async def _store_credentials(self, record: Record, fields: dict[str, Any], signed_in: Stored | None) -> None:
+        account, given = record["account"], fields.get("oauth2") or {}
+        if signed_in is not None:
+            await self._credentials.save(account, signed_in)
+        elif record.get("credentials") == "imported" and (given.get("accessToken") or given.get("refreshToken")):
+            tokens = {k: v for k, v in given.items() if v != MASK}
+            assumed_end = iso(self._clock() + timedelta(hours=1))
+            await self._credentials.save(account, imported(tokens | {"assumed_end": assumed_end}))
+
+    async def _linked(self, record: Record, old_parent: str | None) -> Record:
+        """The record with its chain resolved, and the links between accounts brought up to date."""
+        account, parent = record["account"], delegation.parent_of(record)
+        if parent and parent != account:
+            await self._accounts.link(account, parent)
+        if old_parent and old_parent != parent:
+            await self._accounts.unlink(account, old_parent)
+        return await self._accounts.settle_reach(record)
+
+
+def _with(record: Record, kept: dict[str, Any]) -> Record:
+    merged = record | {k: v for k, v in kept.items() if v is not None}
+    return {k: v for k, v in merged.items() if k not in kept or kept[k] is not None}

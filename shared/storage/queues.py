@@ -1,0 +1,67 @@
+"""Work in storage queues.
+
+The Functions host wants messages in base64, and top-level properties of a JSON body replace the message's
+metadata (functions-host.md 14, 15); so every message is `{"job": {...}}`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from shared.storage.account import StorageAccount
+
+# A delayed message must become visible before its seven days of life are over; ours are asked for at once
+# or within the scheduler's horizon, which is far below.
+LONGEST_DELAY_S = 6 * 24 * 3600
+
+
+def parse(body: bytes) -> dict[str, Any]:
+    """The job in a queue message's body."""
+    job: dict[str, Any] = json.loads(body)["job"]
+    return job
+
+
+class Queues:
+    """The app's queues. A missing queue is created on the first message to it."""
+
+    def __init__(self, account: StorageAccount) -> None:
+        self._account = account
+        self._made: dict[str, Any] = {}
+
+    def _client(self, name: str) -> Any:
+        if name not in self._made:
+            from azure.storage.queue import TextBase64EncodePolicy
+            from azure.storage.queue.aio import QueueClient
+
+            options: dict[str, Any] = {
+                "message_encode_policy": TextBase64EncodePolicy(),
+                "raw_request_hook": self._account.count,
+            }
+            if self._account.connection_string:
+                self._made[name] = QueueClient.from_connection_string(self._account.connection_string, name, **options)
+            else:
+                self._made[name] = QueueClient(
+                    self._account.endpoint("queue"), name, credential=self._account.credential(), **options
+                )
+        return self._made[name]
+
+    async def put(self, name: str, job: dict[str, Any], delay_s: float = 0) -> None:
+        """Puts a job on a queue, seen after `delay_s` seconds. One transaction."""
+        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+
+        text = json.dumps({"job": job}, separators=(",", ":"))
+        delay = max(0, min(int(delay_s + 0.999), LONGEST_DELAY_S))
+        client = self._client(name)
+        try:
+            await client.send_message(text, visibility_timeout=delay or None)
+        except ResourceNotFoundError:
+            try:
+                await client.create_queue()
+            except ResourceExistsError:
+                pass  # another worker made it first
+            await client.send_message(text, visibility_timeout=delay or None)
+
+    async def close(self) -> None:
+        for client in self._made.values():
+            await client.close()

@@ -1,0 +1,264 @@
+"""Events and their delivery: an event is a stored record first, then a signed POST to the customer.
+
+The record's key is made from what happened to which message, so the same happening seen twice (a repeated
+notification, a poll and a push) is one event with one id. Delivery is at least once; a receiver discards
+repeats by `X-EE-Wh-Event-Id`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import random
+import uuid
+from base64 import b64encode
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from shared import __version__
+from shared.clock import Clock, iso, parse_time
+from shared.errors import StorageConflict
+from shared.storage.keys import digest, storable
+from shared.storage.queues import Queues
+from shared.storage.tables import Row, Table
+from shared.vault import encode
+
+if TYPE_CHECKING:
+    import httpx
+
+    from shared.accounts import Accounts
+    from shared.service_settings import ServiceSettings
+
+QUEUE = "webhooks"
+ATTEMPTS = 10
+FIRST_PAUSE_S = 5.0
+TIMEOUT_S = 30.0
+USER_AGENT = f"Graphpost/{__version__} (+https://github.com/graphpost/graphpost)"
+
+EVENT_TYPES = (
+    "accountAdded accountInitialized accountDeleted authenticationSuccess authenticationError connectError "
+    "messageNew messageUpdated messageDeleted messageMissing messageSent messageFailed messageDeliveryError "
+    "messageBounce messageComplaint mailboxNew mailboxDeleted mailboxReset trackOpen trackClick "
+    "listUnsubscribe listSubscribe exportCompleted exportFailed"
+).split()
+
+
+def pause_s(attempt: int, jitter: Callable[[], float] = random.random) -> float:
+    """The wait after failed attempt number `attempt` (1 is the first): 5 s doubling, give or take a fifth."""
+    return FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.8 + 0.4 * jitter())
+
+
+def signature(body: bytes, secret: str) -> str:
+    """The contract's signature: base64url HMAC-SHA256 of the raw body, without padding (18.2)."""
+    return encode(hmac.new(secret.encode(), body, hashlib.sha256).digest())
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an event goes: the URL without user info, and the headers that customers added."""
+
+    url: str
+    headers: dict[str, str]
+
+
+def target_of(url: str, custom: list[dict[str, str]]) -> Target:
+    """User info in the URL becomes a Basic Authorization header; later headers of one name win (18.2)."""
+    parts = urlsplit(url)
+    headers: dict[str, str] = {}
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers["Authorization"] = "Basic " + b64encode(pair.encode()).decode()
+        parts = parts._replace(netloc=parts.netloc.rpartition("@")[2])
+    for entry in custom:
+        earlier = next((name for name in headers if name.lower() == entry["key"].lower()), entry["key"])
+        headers.pop(earlier, None)
+        headers[entry["key"]] = entry.get("value", "")
+    return Target(urlunsplit(parts), headers)
+
+
+def wants(event: str, data: dict[str, Any], path: str | None, settings: dict[str, Any]) -> bool:
+    """Whether the service's settings let this event out (18.3)."""
+    allowed = settings.get("webhookEvents") or []
+    if not settings.get("webhooksEnabled") or not ("*" in allowed or event in allowed):
+        return False
+    if event == "messageNew" and settings.get("inboxNewOnly"):
+        return data.get("messageSpecialUse") == "\\Inbox" or path == "INBOX"
+    return True
+
+
+class Events:
+    """Records events and puts them on the delivery queue."""
+
+    def __init__(self, table: Table, queues: Queues, clock: Clock, settings: ServiceSettings) -> None:
+        self._table, self._queues, self._clock, self._settings = table, queues, clock, settings
+
+    async def emit(
+        self,
+        account: str,
+        event: str,
+        data: dict[str, Any],
+        *,
+        path: str | None = None,
+        special_use: str | None = None,
+        happening: str | None = None,
+    ) -> bool:
+        """Records one event and queues its delivery. False when this happening was recorded before.
+
+        `happening` names what happened to what (for instance a message id and "new"); without it the event is
+        taken as unique. Two transactions. After a crash between them the caller runs again, meets its own
+        record, and queues it once more.
+        """
+        now = self._clock()
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{account}\x00{happening}") if happening else uuid.uuid4())
+        envelope: dict[str, Any] = {
+            "serviceUrl": await self._settings.service_url(),
+            "account": account,
+            "date": iso(now),
+        }
+        envelope |= {"path": path} if path is not None else {}
+        envelope |= {"specialUse": special_use} if special_use is not None else {}
+        envelope |= {"event": event, "data": data}
+        row = Row(storable(account), event_id, {"envelope": envelope}, columns={"state": "queued", "attempts": 0})
+        try:
+            await self._table.insert(row)
+        except StorageConflict:
+            return await self._resume(account, event_id)
+        await self._enqueue(account, event_id, now)
+        return True
+
+    async def _resume(self, account: str, event_id: str) -> bool:
+        """A record that is there but was never seen by the delivery is queued again."""
+        row = await self._table.get(storable(account), event_id)
+        if row is not None and row.columns["state"] == "queued" and row.columns["attempts"] == 0:
+            await self._enqueue(account, event_id, self._clock())
+        return False
+
+    async def _enqueue(self, account: str, event_id: str, queued: datetime) -> None:
+        job = {"account": account, "event": event_id, "queued": iso(queued)}
+        await self._queues.put(QUEUE, job)
+
+    async def seen(self, account: str, happening: str) -> bool:
+        """True when an event of this happening was recorded."""
+        event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{account}\x00{happening}"))
+        return await self._table.get(storable(account), event_id) is not None
+
+
+class Webhooks:
+    """Delivers recorded events."""
+
+    def __init__(
+        self,
+        events: Table,
+        counters: Table,
+        queues: Queues,
+        clock: Clock,
+        settings: ServiceSettings,
+        accounts: Accounts,
+        http: Callable[[], httpx.AsyncClient],
+    ) -> None:
+        self._events, self._counters, self._queues, self._clock = events, counters, queues, clock
+        self._settings, self._accounts, self._http = settings, accounts, http
+
+    async def deliver(self, job: dict[str, Any]) -> None:
+        """One delivery attempt of one event; queues the next attempt when it fails."""
+        row = await self._events.get(storable(job["account"]), job["event"])
+        if row is None or row.columns["state"] != "queued":
+            return
+        envelope = row.value["envelope"]
+        if row.columns["attempts"] == 0:
+            await self._count(job["account"], envelope["event"])
+        target = await self._target(job["account"], envelope)
+        if target is None:
+            await self._settle(row, "skipped")
+            return
+        attempt = row.columns["attempts"] + 1
+        outcome = await self._post(target, envelope, job, attempt)
+        if outcome == "retry" and attempt < ATTEMPTS:
+            await self._settle(row, "queued", attempt)
+            await self._queues.put(QUEUE, job, pause_s(attempt))
+        else:
+            await self._settle(row, "delivered" if outcome == "delivered" else "failed", attempt)
+
+    async def _target(self, account: str, envelope: dict[str, Any]) -> Target | None:
+        settings = await self._settings.all()
+        if not wants(envelope["event"], envelope["data"], envelope.get("path"), settings):
+            return None
+        record = await self._accounts.find(account)
+        if record is None and envelope["event"] != "accountDeleted":
+            return None
+        own_url, own_headers = self._accounts.webhook_of(record) if record else ("", [])
+        url = own_url or settings.get("webhooks") or ""
+        return target_of(url, (settings.get("webhooksCustomHeaders") or []) + own_headers) if url else None
+
+    async def _post(self, target: Target, envelope: dict[str, Any], job: dict[str, Any], attempt: int) -> str:
+        """delivered, failed (final) or retry."""
+        import httpx
+
+        body = json.dumps(envelope, ensure_ascii=False, separators=(",", ":")).encode()
+        waited_s = int((self._clock() - parse_time(job["queued"])).total_seconds())
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": USER_AGENT,
+            "X-EE-Wh-Id": digest(job["account"], job["event"])[:16],
+            "X-EE-Wh-Attempts-Made": str(attempt - 1),
+            "X-EE-Wh-Queued-Time": f"{max(0, waited_s)}s",
+            "X-EE-Wh-Event-Id": job["event"],
+            "X-EE-Wh-Signature": signature(body, await self._settings.service_secret()),
+        }
+        if _is_link_local(target.url):
+            return "failed"
+        try:
+            answer = await self._http().post(
+                target.url, content=body, headers=headers | target.headers, timeout=TIMEOUT_S
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError):
+            return "retry"
+        if answer.is_success:
+            return "delivered"
+        # Redirects are not followed: the signature was meant for this address alone (18.2).
+        return "failed" if answer.is_redirect else "retry"
+
+    async def _settle(self, row: Row, state: str, attempts: int = 0) -> None:
+        columns = {"state": state, "attempts": attempts}
+        try:
+            await self._events.replace(Row(row.partition, row.key, row.value, row.etag, columns))
+        except StorageConflict:
+            return  # another attempt of the same event settled it
+
+    async def _count(self, account: str, event: str) -> None:
+        """Counts an event into the account's `counters` (6.2); a lost race is tried again."""
+        key = storable(account)
+        for _ in range(5):
+            row = await self._counters.get(key, "events")
+            try:
+                if row is None:
+                    await self._counters.insert(Row(key, "events", {event: 1}))
+                else:
+                    counts = row.value | {event: row.value.get(event, 0) + 1}
+                    await self._counters.replace(Row(key, "events", counts, row.etag))
+            except StorageConflict:
+                continue
+            return
+
+    async def sweep(self, older_than: timedelta) -> int:
+        """Removes settled events older than that; the number removed."""
+        limit, removed = iso(self._clock() - older_than), 0
+        async for row in self._events.scan("state ne 'queued'"):
+            if row.value.get("envelope", {}).get("date", limit) < limit:
+                removed += await self._events.delete(row.partition, row.key)
+        return removed
+
+
+def _is_link_local(url: str) -> bool:
+    """Addresses of the platform's own metadata services are never a webhook target."""
+    import ipaddress
+
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False

@@ -1,0 +1,61 @@
+"""What whole-request tests share: one Azurite, one tenant and one app per test worker.
+
+All of them start only when a test first asks. They are real programs on free ports; a test that stops
+or kills one starts it again before it ends.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from local import services
+from tests.support.application import Application
+from tests.support.receiver import Receiver
+from tests.support.tenant import Tenant
+
+
+@pytest.fixture(scope="session")
+def service_logs(request: pytest.FixtureRequest) -> Path:
+    """Where this worker's programs write their logs."""
+    worker = getattr(request.config, "workerinput", {}).get("workerid", "main")
+    return services.LOGS / "tests" / worker
+
+
+@pytest.fixture(scope="session")
+def azurite(service_logs: Path) -> Iterator[services.Azurite]:
+    """Storage in memory; use its `connection_string`."""
+    with services.Azurite(logs=service_logs) as storage:
+        yield storage
+
+
+@pytest.fixture(scope="session")
+def app_port() -> int:
+    """The app's port, known before either the tenant or the app starts."""
+    return services.free_port()
+
+
+@pytest.fixture(scope="session")
+def tenant(app_port: int, service_logs: Path) -> Iterator[Tenant]:
+    """The local Microsoft 365 tenant and its control routes."""
+    with services.Tenant(service_url=f"http://{services.LOOPBACK}:{app_port}", logs=service_logs) as service:
+        yield Tenant(service)
+
+
+@pytest.fixture(scope="session")
+def app(
+    azurite: services.Azurite, tenant: Tenant, app_port: int, service_logs: Path
+) -> Iterator[Application]:
+    """Graphpost itself, answering HTTP, polling its queues and firing its timers."""
+    settings = services.app_settings(storage=azurite.connection_string, tenant_url=tenant.url)
+    settings |= {"AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01"}  # retry soon
+    with services.App(app_port, settings=settings, poll_seconds=0.2, logs=service_logs) as host:
+        yield Application(host)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A webhook receiver of this one test."""
+    listening = await Receiver().start()
+    yield listening
+    await listening.stop()
