@@ -4,6 +4,8 @@ The host tries HTTP routes in the order of function names and takes the first th
 takes every path, must sort last; a test guards it.
 """
 
+from typing import List  # noqa: UP035 - Microsoft's worker refuses func.Out[List[str]] when it loads the function
+
 import azure.functions as func
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.ANONYMOUS)
@@ -51,7 +53,7 @@ async def rest_api(req: func.HttpRequest, context: func.Context) -> func.HttpRes
 @app.function_name("graph_notifications")
 @app.route(route="oauth/msg/notification", methods=["POST"])
 @app.queue_output(arg_name="changes", queue_name="notifications", connection=STORAGE)
-async def graph_notifications(req: func.HttpRequest, changes: func.Out[list[str]]) -> func.HttpResponse:
+async def graph_notifications(req: func.HttpRequest, changes: func.Out[List[str]]) -> func.HttpResponse:
     from shared.notify_endpoint import receive
 
     return receive(req, changes, lifecycle=False)
@@ -60,7 +62,7 @@ async def graph_notifications(req: func.HttpRequest, changes: func.Out[list[str]
 @app.function_name("graph_lifecycle")
 @app.route(route="oauth/msg/lifecycle", methods=["POST"])
 @app.queue_output(arg_name="changes", queue_name="notifications", connection=STORAGE)
-async def graph_lifecycle(req: func.HttpRequest, changes: func.Out[list[str]]) -> func.HttpResponse:
+async def graph_lifecycle(req: func.HttpRequest, changes: func.Out[List[str]]) -> func.HttpResponse:
     from shared.notify_endpoint import receive
 
     return receive(req, changes, lifecycle=True)

@@ -173,7 +173,8 @@ async def add_shared(stage: Stage) -> None:
     """Three shared mailboxes borrow Ann's credentials"""
     for account, name, email, user in SHARED:
         auth = {"delegatedUser": user, "delegatedAccount": "ann"}
-        await stage.api("POST", "/v1/account", {"account": account, "name": name, "email": email, "oauth2": {"auth": auth}})
+        fields = {"account": account, "name": name, "email": email, "oauth2": {"auth": auth}}
+        await stage.api("POST", "/v1/account", fields)
     for account, *_ in SHARED:
         record = await connected(stage, account)
         expect(record["type"] == "delegated", f"{account} is of type {record['type']}")

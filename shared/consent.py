@@ -145,7 +145,7 @@ class Consent:
 
     async def offered_apps(self) -> list[OauthApp]:
         """The apps a person may choose from."""
-        return [app for app in await self._apps.list() if app.enabled and not app.is_application]
+        return [app for app in await self._apps.all() if app.enabled and not app.is_application]
 
     # -- to Microsoft --------------------------------------------------------------------------------------
 

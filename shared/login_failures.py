@@ -36,7 +36,7 @@ HINTS: Mapping[int, str] = {
     50053: _ADMIN + "the user is locked.",
     50105: _ADMIN + "the user is not assigned to the app.",
     50020: _ADMIN + "the user belongs to another tenant.",
-    7000215: "The client secret is wrong (often the secret's id instead of its value). Set it with PUT /v1/oauth2/<id>.",
+    7000215: "The client secret is wrong (often the secret's id instead of its value). Use PUT /v1/oauth2/<id>.",
     7000222: "The client secret expired. az ad app credential reset --id <client id>, then PUT /v1/oauth2/<id>.",
     7000218: "The app has no credential. Set clientSecret with PUT /v1/oauth2/<id>.",
     700027: "The certificate is not the one registered for the app.",

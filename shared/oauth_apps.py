@@ -110,11 +110,11 @@ class OauthApps:
             return None
         found = await self.find(provider)
         if found is None and provider in ("outlook", "outlookService"):
-            fitting = [app for app in await self.list() if app.provider == provider]
+            fitting = [app for app in await self.all() if app.provider == provider]
             return fitting[0] if len(fitting) == 1 else None
         return found
 
-    async def list(self) -> list[OauthApp]:
+    async def all(self) -> list[OauthApp]:
         """Every application, oldest first, the configured one at the head."""
         rows = await self._table.partition(PARTITION)
         return ([self._configured] if self._configured else []) + [self._opened(row) for row in rows]

@@ -23,6 +23,7 @@ from shared.graph import requests
 from shared.graph.failures import MEANINGS, hint, is_transient
 from shared.schedule import Schedule
 from shared.storage.blobs import Blobs
+from shared.storage.keys import storable
 from shared.storage.tables import Row, Table
 from shared.webhooks import Events
 
@@ -56,7 +57,7 @@ def shard(queue_id: str) -> str:
 
 def pause_s(attempt: int, jitter: Callable[[], float] = random.random) -> float:
     """The wait after failed attempt number `attempt`: 5 s doubling up to an hour, give or take a fifth."""
-    return min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S) * (0.8 + 0.4 * jitter())
+    return min(FIRST_PAUSE_S * 2.0 ** (attempt - 1), LONGEST_PAUSE_S) * (0.8 + 0.4 * jitter())
 
 
 class Outbox:
@@ -95,7 +96,7 @@ class Outbox:
             value["body"] = base64.b64encode(sending.body).decode()
         else:
             await self._blobs.put(_blob(sending.queue_id), sending.body)
-        columns = {"state": WAITING, "account": sending.account}
+        columns = {"state": WAITING, "account": storable(sending.account)}
         await self._table.insert(Row(shard(sending.queue_id), sending.queue_id, value, columns=columns))
         await self._schedule.once(send_at, QUEUE, {"queueId": sending.queue_id})
 
@@ -267,7 +268,7 @@ class Outbox:
     async def drop_account(self, account: str) -> None:
         """Removes every mail of an account that is going away."""
         query = "account eq @a"
-        async for row in self._table.scan(query, {"a": account}):
+        async for row in self._table.scan(query, {"a": storable(account)}):
             await self._table.delete(row.partition, row.key)
             if "body" not in row.value:
                 await self._blobs.delete(_blob(row.key))

@@ -91,7 +91,8 @@ class Submit:
         if size > REQUEST_LIMIT:
             raise ApiError(
                 413,
-                f'The mail is too large: {size} bytes as sent, {REQUEST_LIMIT} fit into one request. Send less in "attachments".',
+                f"The mail is too large: {size} bytes as sent, {REQUEST_LIMIT} fit into one request. "
+                'Send less in "attachments".',
                 "MessageTooLarge",
                 fields=[{"message": '"attachments" is too large for one request', "key": "attachments"}],
             )

@@ -134,7 +134,7 @@ class AccessTokens:
 
     def _expired(self, row: Row) -> bool:
         expires = row.value.get("expires")
-        return bool(expires) and parse_time(expires) <= self._clock()
+        return isinstance(expires, str) and parse_time(expires) <= self._clock()
 
     async def mint(self, fields: dict[str, Any]) -> dict[str, str]:
         """A new token and its id. Only the hash is stored."""
@@ -144,7 +144,7 @@ class AccessTokens:
         await self._table.insert(Row(identity, KEY, record))
         return {"token": token, "id": identity}
 
-    async def list(self, account: str | None = None, query: str | None = None) -> list[dict[str, Any]]:
+    async def views(self, account: str | None = None, query: str | None = None) -> list[dict[str, Any]]:
         """Tokens as the API shows them, newest first; of one account when given."""
         wanted = (query or "").lower()
         found = [

@@ -49,7 +49,7 @@ EVENT_TYPES = (
 
 def pause_s(attempt: int, jitter: Callable[[], float] = random.random) -> float:
     """The wait after failed attempt number `attempt` (1 is the first): 5 s doubling, give or take a fifth."""
-    return FIRST_PAUSE_S * 2 ** (attempt - 1) * (0.8 + 0.4 * jitter())
+    return FIRST_PAUSE_S * 2.0 ** (attempt - 1) * (0.8 + 0.4 * jitter())
 
 
 def signature(body: bytes, secret: str) -> str:

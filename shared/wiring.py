@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,15 @@ def services() -> Services:
     """The process's services. SettingsError with every problem when the app is not configured."""
     global _services
     if _services is None:
+        _quieten_libraries()
         _services = build(Settings.from_env(os.environ))
     return _services
+
+
+def _quieten_libraries() -> None:
+    """At INFO these write whole URLs, and with them addresses, message ids and webhook paths, into the log."""
+    for name in ("httpx", "httpcore", "azure", "msal", "urllib3"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def build(settings: Settings, clock: Clock = utc_now) -> Services:

@@ -13,6 +13,11 @@ _STORED = (
     "imapIndexer locale tz syncTime created notifications"
 ).split()
 
+_LISTED = (
+    "account name email type app state webhooks proxy smtpEhloName syncTime counters lastError notifications "
+    "delegationError"
+).split()
+
 
 def masked_url(url: str) -> str:
     """The URL with the password part hidden (emailengine.md 1.7)."""
@@ -82,6 +87,5 @@ async def account_view(
 async def listed_view(record: Record, holder: Record | None, accounts: Accounts, apps: OauthApps) -> dict[str, Any]:
     """One entry of GET /v1/accounts (6.5)."""
     whole = await account_view(record, holder, accounts, apps, {})
-    names = "account name email type app state webhooks proxy smtpEhloName syncTime counters lastError notifications delegationError".split()
-    view = {name: whole[name] for name in names if name in whole}
+    view = {name: whole[name] for name in _LISTED if name in whole}
     return view | ({"type": "invalid"} if record.get("delegationError") else {})

@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from shared.errors import ApiError
+
 if TYPE_CHECKING:
     import azure.functions as func
 
@@ -18,11 +20,7 @@ async def answer(req: func.HttpRequest, context: func.Context | None) -> func.Ht
     import azure.functions as func
 
     if len(req.get_body() or b"") > LARGEST_BODY:
-        envelope = {
-            "statusCode": 413,
-            "error": "Request Entity Too Large",
-            "message": "Payload content length greater than maximum allowed: 52428800",
-        }
+        envelope = ApiError(413, f"Payload content length greater than maximum allowed: {LARGEST_BODY}").envelope()
         return func.HttpResponse(json.dumps(envelope), status_code=413, mimetype="application/json")
     response: func.HttpResponse = await _app().handle_async(_with_encoded_path(req), context)
     return response
@@ -36,7 +34,7 @@ def _app() -> Any:
         from shared.api.app import create_app
         from shared.wiring import services
 
-        _middleware = func.AsgiMiddleware(create_app(services()))
+        _middleware = func.AsgiMiddleware(create_app(services()))  # type: ignore[no-untyped-call]
     return _middleware
 
 

@@ -260,7 +260,7 @@ class TokenCreate(Input):
 
     account: Annotated[AccountId | None, Absent] = None
     description: Annotated[str, StringConstraints(max_length=1024, strip_whitespace=True)]
-    scopes: Annotated[list[Literal["api", "smtp", "imap-proxy", "mcp"]], Single] = ["api"]
+    scopes: Annotated[list[Literal["api", "smtp", "imap-proxy", "mcp"]], Single] = Field(default=["api"])
     metadata: Annotated[
         Annotated[str, StringConstraints(max_length=500_000), AfterValidator(_json_text)] | None, Absent
     ] = None
@@ -305,7 +305,7 @@ class Envelope(Input):
     """Informative on Graph: it shows in the queue entry and in webhooks (14.1)."""
 
     from_: Annotated[Email | None, Field(alias="from"), Absent] = None
-    to: Annotated[list[Email], Single] = []
+    to: Annotated[list[Email], Single] = Field(default=[])
 
 
 class SubmitQuery(Input):

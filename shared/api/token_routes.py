@@ -42,14 +42,14 @@ async def create_token_alias(body: TokenCreate, services: Provided, grant: Grant
 @router.get("/v1/tokens", openapi_extra=operation("admin", "read"))
 async def list_tokens(query: Annotated[TokenList, Query()], services: Provided) -> dict[str, Any]:
     """Tokens, newest first; without their values."""
-    paging, shown = query.of(await services.tokens.list(query.account, query.query))
+    paging, shown = query.of(await services.tokens.views(query.account, query.query))
     return {"account": query.account} | paging | {"tokens": shown}
 
 
 @router.get("/v1/tokens/account/{account}", openapi_extra=operation("admin", "read"), deprecated=True)
 async def list_tokens_alias(account: AccountPath, services: Provided) -> dict[str, Any]:
     """Old name of GET /v1/tokens?account=."""
-    return {"tokens": await services.tokens.list(account)}
+    return {"tokens": await services.tokens.views(account)}
 
 
 @router.get("/v1/tokens/{token}", openapi_extra=operation("admin", "read"))

@@ -22,7 +22,7 @@ from shared.oauth_apps import OauthApp
 
 if TYPE_CHECKING:
     from kiota_abstractions.request_information import RequestInformation
-    from msgraph import GraphServiceClient
+    from msgraph.graph_service_client import GraphServiceClient
 
 log = logging.getLogger("graphpost.graph")
 
@@ -70,8 +70,8 @@ class Graph:
         import httpx
         from kiota_abstractions.authentication import AnonymousAuthenticationProvider
         from kiota_http.middleware.options import RetryHandlerOption
-        from msgraph import GraphRequestAdapter, GraphServiceClient
-        from msgraph.graph_request_adapter import options
+        from msgraph.graph_request_adapter import GraphRequestAdapter, options
+        from msgraph.graph_service_client import GraphServiceClient
         from msgraph_core import GraphClientFactory
 
         timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
@@ -114,7 +114,7 @@ class Graph:
         was_write = request.http_method is not None and request.http_method.value != "GET"
         self.calls += 1
         try:
-            native: Any = await self.client.request_adapter.send_primitive_async(request, "bytes", {})  # type: ignore[arg-type]
+            native: Any = await self.client.request_adapter.send_primitive_async(request, "bytes", {})
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as problem:
             raise GraphFailure(0, "Unreachable", type(problem).__name__) from None
         except httpx.HTTPError as problem:
@@ -123,7 +123,8 @@ class Graph:
         if native.is_success:
             return Answer(native.status_code, headers, native.content)
         failure = from_answer(native.status_code, headers, native.content, was_write=was_write)
-        log.warning("graph %s %s request-id %s", failure.status, failure.code, failure.request_id)
+        level = logging.INFO if failure.status == 404 else logging.WARNING
+        log.log(level, "graph answered %s %s request-id %s", failure.status, failure.code, failure.request_id)
         raise failure
 
     async def pages(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from msgraph import GraphServiceClient
     from msgraph.generated.users.item.user_item_request_builder import UserItemRequestBuilder
+    from msgraph.graph_service_client import GraphServiceClient
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from shared.graph.paths import MailboxPath
 
 if TYPE_CHECKING:
     from kiota_abstractions.request_information import RequestInformation
-    from msgraph import GraphServiceClient
+    from msgraph.graph_service_client import GraphServiceClient
 
 MESSAGE_FIELDS = (
     "id,conversationId,receivedDateTime,lastModifiedDateTime,isRead,isDraft,flag,body,subject,from,replyTo,sender,"

@@ -12,6 +12,9 @@ _AZURITE = (
     "TableEndpoint=http://127.0.0.1:10002/devstoreaccount1"
 )
 
+# The async storage clients wait 15 s before their first retry unless told otherwise; these are 1, 2, 4 and 8 s.
+RETRIES = {"initial_backoff": 1, "increment_base": 2, "retry_total": 4, "random_jitter_range": 1}
+
 
 class StorageAccount:
     """How to reach the account; `transactions` counts every request our own clients sent."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
-from shared.storage.account import StorageAccount
+from shared.storage.account import RETRIES, StorageAccount
 
 CONTAINER = "bodies"
 
@@ -21,7 +22,7 @@ class Blobs:
         if self._made is None:
             from azure.storage.blob.aio import ContainerClient
 
-            options: dict[str, Any] = {"raw_request_hook": self._account.count}
+            options: dict[str, Any] = {"raw_request_hook": self._account.count, **RETRIES}
             if self._account.connection_string:
                 self._made = ContainerClient.from_connection_string(
                     self._account.connection_string, CONTAINER, **options
@@ -38,10 +39,8 @@ class Blobs:
         try:
             await self._client.upload_blob(name, body, overwrite=True)
         except ResourceNotFoundError:
-            try:
+            with suppress(ResourceExistsError):  # another worker made it first
                 await self._client.create_container()
-            except ResourceExistsError:
-                pass  # another worker made it first
             await self._client.upload_blob(name, body, overwrite=True)
 
     async def get(self, name: str) -> bytes | None:
@@ -58,10 +57,8 @@ class Blobs:
     async def delete(self, name: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        try:
+        with suppress(ResourceNotFoundError):  # gone already is what was asked for
             await self._client.delete_blob(name)
-        except ResourceNotFoundError:
-            pass  # gone already is what was asked for
 
     async def close(self) -> None:
         if self._made is not None:

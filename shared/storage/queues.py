@@ -7,9 +7,10 @@ metadata (functions-host.md 14, 15); so every message is `{"job": {...}}`.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
-from shared.storage.account import StorageAccount
+from shared.storage.account import RETRIES, StorageAccount
 
 # A delayed message must become visible before its seven days of life are over; ours are asked for at once
 # or within the scheduler's horizon, which is far below.
@@ -37,6 +38,7 @@ class Queues:
             options: dict[str, Any] = {
                 "message_encode_policy": TextBase64EncodePolicy(),
                 "raw_request_hook": self._account.count,
+                **RETRIES,
             }
             if self._account.connection_string:
                 self._made[name] = QueueClient.from_connection_string(self._account.connection_string, name, **options)
@@ -56,10 +58,8 @@ class Queues:
         try:
             await client.send_message(text, visibility_timeout=delay or None)
         except ResourceNotFoundError:
-            try:
+            with suppress(ResourceExistsError):  # another worker made it first
                 await client.create_queue()
-            except ResourceExistsError:
-                pass  # another worker made it first
             await client.send_message(text, visibility_timeout=delay or None)
 
     async def close(self) -> None:

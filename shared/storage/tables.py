@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -175,10 +176,8 @@ class Table:
         try:
             return await getattr(self._client, method)(entity, **options)
         except ResourceNotFoundError:
-            try:
+            with suppress(ResourceExistsError):  # another worker made it first
                 await self._client.create_table()
-            except ResourceExistsError:
-                pass  # another worker made it first
             return await getattr(self._client, method)(entity, **options)
 
     async def close(self) -> None:
