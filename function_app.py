@@ -4,7 +4,7 @@ The host tries HTTP routes in the order of function names and takes the first th
 takes every path, must sort last; a test guards it.
 """
 
-from typing import List  # noqa: UP035 - Microsoft's worker refuses func.Out[List[str]] when it loads the function
+from typing import List
 
 import azure.functions as func
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from shared.accounts import CREDENTIAL_CODES, Accounts, Reach, Record, auth_of, delegate_of
+from shared.accounts import Accounts, Reach, Record, auth_of, delegate_of
 from shared.clock import Clock, iso
 from shared.credentials import Credentials
 from shared.errors import CredentialError, GraphFailure
@@ -21,7 +21,7 @@ from shared.oauth_apps import OauthApp
 from shared.webhooks import Events
 
 # Waits before an account in an error state is tried again; the last one repeats.
-RETRIES_S = (15, 60, 300, 900, 3600)
+RETRIES_S = (15, 60, 300, 900, 3600, 6 * 3600)
 
 
 class Access:
@@ -44,25 +44,28 @@ class Access:
     def graph(self, reach: Reach) -> Graph:
         return self._graph_of(reach.app)
 
-    def token_source(self, reach: Reach) -> TokenSource:
-        """Tokens of the mailbox's credential holder; a failure is noted on the holder before it is raised."""
+    def token_source(self, reach: Reach, initialising: str = "") -> TokenSource:
+        """Tokens of the mailbox's credential holder; a failure is noted on the holder before it is raised, and
+        the holder is tried again by itself, unless it is the account being initialised."""
 
         async def token(rejected: str | None) -> str:
             try:
                 return await self._credentials.token(reach.holder, reach.app, rejected)
             except CredentialError as failure:
-                await self.note_failure(reach.holder, failure)
+                if await self.note_failure(reach.holder, failure) and reach.holder != initialising:
+                    await self._try_again(reach.holder, 0)
                 raise
 
         return token
 
-    async def call(self, reach: Reach, build: Callable[[Any], Any]) -> Answer:
+    async def call(self, reach: Reach, build: Callable[[Any], Any], initialising: str = "") -> Answer:
         """One Graph call for the mailbox: `build` makes the request from the SDK's client.
 
         Raises GraphFailure or CredentialError.
         """
         graph = self.graph(reach)
-        return await graph.call(reach.mailbox, reach.app, self.token_source(reach), build(graph.client))
+        token = self.token_source(reach, initialising)
+        return await graph.call(reach.mailbox, reach.app, token, build(graph.client))
 
     # -- connecting ----------------------------------------------------------------------------------------
 
@@ -91,11 +94,13 @@ class Access:
     async def _probe(self, record: Record, reach: Reach) -> dict[str, Any]:
         """What the record learns from the mailbox: language, principal name, inbox id."""
         learned: dict[str, Any] = {}
+        account = record["account"]
         try:
-            profile = (await self.call(reach, lambda c: requests.profile(c, reach.mailbox))).json()
+            profile = (await self.call(reach, lambda c: requests.profile(c, reach.mailbox), account)).json()
         except GraphFailure as failure:
-            # Without User.ReadBasic.All another user's profile is 403; the mailbox may be open all the same.
-            if not (reach.is_foreign and failure.status == 403):
+            # Another user's profile is 403 without User.ReadBasic.All, and 404 for an address that is not the
+            # principal name; the mailbox may be open all the same (graph.md 8.2, 9.2).
+            if reach.mailbox.user is None or failure.status not in (403, 404):
                 raise
         else:
             language = (profile.get("preferredLanguage") or "").split("-")[0]
@@ -103,7 +108,7 @@ class Access:
                 learned["locale"] = language
             if reach.mailbox.user is None and profile.get("userPrincipalName"):
                 learned["user"] = profile["userPrincipalName"]
-        inbox = (await self.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"))).json()
+        inbox = (await self.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"), account)).json()
         return learned | {"inbox": inbox["id"]}
 
     async def _delegate(self, record: Record) -> str:
@@ -158,14 +163,14 @@ class Access:
             await self._events.emit(account, "authenticationSuccess", {"user": user})
         return record
 
-    async def note_failure(self, account: str, failure: CredentialError) -> None:
-        """No token: authenticationError, or connectError when only the way to the login service is broken."""
+    async def note_failure(self, account: str, failure: CredentialError) -> bool:
+        """No token: authenticationError, or connectError when only the way to the login service is broken. True
+        when it was not known before."""
         record = await self._accounts.find(account)
         holder = ((record or {}).get("reach") or {}).get("holder")
         if record is not None and holder and holder != account:
-            await self._note(holder, failure.transient, failure.last_error)  # the cause is shown from there
-            return
-        await self._note(account, failure.transient, failure.last_error)
+            account = holder  # every borrower shows the cause from there
+        return await self._note(account, failure.transient, failure.last_error)
 
     async def _note_graph_failure(self, account: str, failure: GraphFailure, text: str) -> None:
         error = {"response": str(failure), "serverResponseCode": "ApiRequestError"}
@@ -173,7 +178,7 @@ class Access:
         error |= {"requestId": failure.request_id} if failure.request_id else {}
         await self._note(account, is_transient(failure), error)
 
-    async def _note(self, account: str, transient: bool, error: dict[str, Any]) -> None:
+    async def _note(self, account: str, transient: bool, error: dict[str, Any]) -> bool:
         state = "connectError" if transient else "authenticationError"
         news = False
 
@@ -188,5 +193,4 @@ class Access:
         if record is not None and news:
             data = {k: v for k, v in error.items() if k in ("response", "serverResponseCode", "tokenRequest")}
             await self._events.emit(account, state, data)
-            if error.get("serverResponseCode") in CREDENTIAL_CODES:
-                await self._accounts.queue_job(account, "initialise", RETRIES_S[0], attempt=1)
+        return news

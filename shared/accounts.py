@@ -30,6 +30,8 @@ REFUSING = frozenset({"init", "authenticationError", "connectError", "unset", "d
 # own mailbox does not: a person without a mailbox may still hold rights on others.
 CREDENTIAL_CODES = frozenset({"TokenGenerationError", "OauthRenewError"})
 
+MASK = "******"  # what a stored secret reads as (emailengine.md 1.7)
+
 Record = dict[str, Any]
 
 
@@ -61,6 +63,17 @@ def auth_of(record: Record) -> dict[str, str]:
 def delegate_of(record: Record) -> str:
     """Who signed in, as far as the record says; for texts that people read."""
     return auth_of(record).get("user") or record.get("email") or record["account"]
+
+
+def masked_url(url: str) -> str:
+    """The URL with the password part hidden (emailengine.md 1.7)."""
+    head, at, rest = url.partition("://")
+    authority, slash, tail = rest.partition("/")
+    if not at or "@" not in authority:
+        return url
+    user, _, host = authority.rpartition("@")
+    shown = user.partition(":")[0] + f":{MASK}" if ":" in user else MASK
+    return f"{head}://{shown}@{host}{slash}{tail}"
 
 
 def shown_state(record: Record, holder: Record | None) -> tuple[str, dict[str, Any] | None]:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.access import Access
-from shared.accounts import QUEUE, Accounts, Reach, Record
+from shared.accounts import QUEUE, REFUSING, Accounts, Reach, Record
 from shared.clock import Clock, iso, parse_time
 from shared.errors import CredentialError, GraphFailure, StorageConflict
 from shared.graph import requests
@@ -88,13 +88,13 @@ class Changes:
     async def hinted(self, account: str, items: list[list[str]]) -> None:
         """Works off the entries of one notification queue message: `[change, message id, subscription id]`."""
         record = await self._accounts.find(account)
-        current = ((record or {}).get("subscription") or {}).get("id")
         if record is None:
             return
         reach = await self._accounts.reach(record)
-        for change, message_id, subscription_id in items:
-            if current in (None, subscription_id):
-                await self.observe(record, reach, message_id, created=change == "created")
+        # Not compared with the stored subscription: clientState proved the account, and a subscription made a
+        # moment ago may speak before its id is stored.
+        for change, message_id, _ in items:
+            await self.observe(record, reach, message_id, created=change == "created")
 
     async def catch_up(self, account: str) -> None:
         """Looks for messages received since shortly before the last contact; for push accounts whose
@@ -121,7 +121,8 @@ class Changes:
             return
         wait_s = float(self._poll_interval_s)
         try:
-            await self.poll(record)
+            if record["state"] not in REFUSING:
+                await self.poll(record)
         except GraphFailure as failure:
             wait_s = max(wait_s, failure.retry_after_s or 0) if is_transient(failure) else 5 * wait_s
             if not is_transient(failure):

@@ -14,7 +14,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
 import requests as http_errors
 
@@ -41,14 +41,15 @@ BLOB_KEYS = (
 ).split()
 APPLICATION_ONLY = "Application-only OAuth providers do not support interactive authorization"
 EXPIRED = "Invalid or expired account setup URL"
+NO_TOKEN = "Oauth failed: did not get token"  # noqa: S105 - what a page says
 
 
 class PageError(Exception):
-    """An HTML page with this text and status."""
+    """An HTML page with this text and status; `detail` says more below the contract's words."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, detail: str = "") -> None:
         super().__init__(text)
-        self.status, self.text = status, text
+        self.status, self.text, self.detail = status, text, detail
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,10 @@ def sign(raw: bytes, secret: str) -> str:
 
 
 def add_query(url: str, **more: str) -> str:
-    """The URL with parameters added to whatever query it had."""
+    """The URL with parameters added to whatever query it had, which stays as it was written."""
     parts = urlsplit(url)
-    query = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in more]
-    return urlunsplit(parts._replace(query=urlencode([*query, *more.items()])))
+    own = [pair for pair in parts.query.split("&") if pair and unquote_plus(pair.partition("=")[0]) not in more]
+    return urlunsplit(parts._replace(query="&".join([*own, urlencode(more)])))
 
 
 class Consent:
@@ -162,7 +163,7 @@ class Consent:
         """The address for POST /v1/account with `authorize` (6.1). Nothing is created before the callback."""
         oauth2 = fields["oauth2"]
         app = await self._apps.resolve(oauth2.get("provider"))
-        if app is None:
+        if app is None or not app.enabled:
             raise ApiError(400, "Invalid or missing OAuth2 provider")
         if app.is_application:
             raise ApiError(400, APPLICATION_ONLY)
@@ -240,12 +241,10 @@ class Consent:
         except CredentialError as failure:
             await self._apps.note_failure(app.id, str(failure))
             hint = failure.last_error.get("description") or ""
-            raise PageError(
-                502 if failure.transient else 400, f"Oauth failed: did not get token. {failure} {hint}".strip()
-            ) from None
+            raise PageError(400, NO_TOKEN, f"{failure} {hint}".strip()) from None
         except (RuntimeError, http_errors.RequestException):
             # MSAL's word for an id_token of another sign-in, or keys that could not be fetched.
-            raise PageError(400, "Oauth failed: did not get token") from None
+            raise PageError(400, NO_TOKEN) from None
 
     async def _profile(self, app: OauthApp, signed_in: SignIn) -> dict[str, Any]:
         graph: Graph = self._graph_of(app)

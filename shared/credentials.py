@@ -181,12 +181,8 @@ class Credentials:
             return answer
 
         answer = await self._ask(app, "client_credentials" if app.is_application else "refresh_token", acquire)
-        fresh = self._stored_from(answer, "" if app.is_application else cache.serialize())
-        fresh.row, fresh.imported = stored.row, stored.imported
-        if not app.is_application and not json.loads(fresh.cache).get("Account"):
-            # A login service that names no account leaves MSAL nothing to refresh silently with; the refresh
-            # token it gave is kept as an imported one.
-            fresh.imported = {"refreshToken": answer.get("refresh_token") or stored.imported.get("refreshToken", "")}
+        fresh = self._stored_from(answer, "" if app.is_application else cache.serialize(), stored.imported)
+        fresh.row = stored.row
         return fresh
 
     async def _ask(self, app: OauthApp, grant: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -209,10 +205,15 @@ class Credentials:
             raise login_failures.missing("The account has no usable credentials")
         return answer
 
-    def _stored_from(self, answer: dict[str, Any], cache: str) -> Stored:
+    def _stored_from(self, answer: dict[str, Any], cache: str, imported: dict[str, str] | None = None) -> Stored:
         ends = self._clock() + timedelta(seconds=int(answer.get("expires_in") or 0))
+        kept = imported or {}
+        if cache and not json.loads(cache).get("Account") and answer.get("refresh_token"):
+            # An answer without client_info leaves MSAL no account to refresh silently; the refresh token is then
+            # kept as an imported one.
+            kept = {"refreshToken": answer["refresh_token"]}
         scope = str(answer.get("scope") or "").split()
-        return Stored(cache=cache, token=answer.get("access_token", ""), ends=iso(ends), scope=scope)
+        return Stored(cache=cache, token=answer.get("access_token", ""), ends=iso(ends), imported=kept, scope=scope)
 
     # -- MSAL ----------------------------------------------------------------------------------------------
 

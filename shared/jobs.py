@@ -29,7 +29,7 @@ async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
     elif do == "renew":
         await services.subscriptions.turn(job)
     elif do == "subscribe":
-        await services.subscriptions.ensure(account)
+        await services.subscriptions.start_again(account, job.get("attempt", 0))
     elif do == "catch_up":
         await services.changes.catch_up(account)
     else:

@@ -25,6 +25,8 @@ WELL_KNOWN = {
     "archive": "\\Archive",
 }
 
+_REFUSALS = frozenset({400, 403, 404, 405, 410, 501, 502})
+
 
 @dataclass
 class Tree:
@@ -87,10 +89,11 @@ class Mailboxes:
         try:
             changed = await self._round(reach, fresh)
         except GraphFailure as failure:
-            if not fresh.link or failure.status not in (400, 410, 502):
+            if failure.status not in _REFUSALS:
                 raise
-            fresh = Tree(roles=fresh.roles)  # the cursor expired: start again (graph.md 5.3)
-            changed = await self._round(reach, fresh)
+            expired = fresh.link and failure.status in (400, 410, 502)
+            fresh = Tree(roles=fresh.roles)  # an expired cursor: start again (graph.md 5.3)
+            changed = await self._round(reach, fresh) if expired else await self._inbox_alone(reach, fresh)
         if not fresh.roles:
             fresh.roles = await self._roles(reach)
         if tree is None or fresh.document() != tree.document():
@@ -117,6 +120,13 @@ class Mailboxes:
         if changed or not tree.link:
             tree.link = page.get("@odata.deltaLink", "")
         return changed
+
+    async def _inbox_alone(self, reach: Reach, tree: Tree) -> list[str]:
+        """With rights on single folders only, the tree is refused; the inbox may be open all the same."""
+        inbox = (await self._access.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"))).json()
+        tree.folders = {inbox["id"]: (inbox.get("displayName") or "Inbox", "")}
+        tree.roles = {inbox["id"]: WELL_KNOWN["inbox"]}
+        return [inbox["id"]]
 
     async def _roles(self, reach: Reach) -> dict[str, str]:
         roles: dict[str, str] = {}

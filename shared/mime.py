@@ -28,12 +28,19 @@ FIELD_HEADERS: Mapping[str, str] = {
     "date": "sendAt",
 }
 STRUCTURED_HEADERS = 4  # Graph takes five, one of them is the stamp (graph.md 6.4)
+# Everything Python or a mail server may take for the end of a line, and the other controls.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _POLICY = SMTP.clone(max_line_length=998, cte_type="7bit", utf8=False)
 
 
 def _address(recipient: Mapping[str, str]) -> Address:
     local, _, domain = recipient["address"].rpartition("@")
-    return Address(recipient.get("name") or "", username=local, domain=_ascii_domain(domain))
+    return Address(one_line(recipient.get("name")), username=local, domain=_ascii_domain(domain))
+
+
+def one_line(text: str | None) -> str:
+    """The text without line breaks and control characters, which would end the header it goes into."""
+    return _CONTROLS.sub(" ", text or "").strip()
 
 
 def _ascii_domain(domain: str) -> str:
@@ -103,11 +110,14 @@ def _attach(add: Any, attachment: Mapping[str, Any]) -> None:
 
 
 def content_type_of(attachment: Mapping[str, Any]) -> str:
-    """The type given, or guessed from the name."""
-    given = attachment.get("contentType")
-    if given and re.fullmatch(r"[\w.+-]+/[\w.+-]+", given) and not given.startswith(("multipart/", "message/")):
-        return str(given)
-    return mimetypes.guess_type(attachment.get("filename") or "")[0] or "application/octet-stream"
+    """The type given, or guessed from the name. Types whose content readers take apart (a mail inside the mail)
+    travel as plain bytes, since they may not be encoded."""
+    given = attachment.get("contentType") or ""
+    guessed = mimetypes.guess_type(attachment.get("filename") or "")[0] or ""
+    for kind in (given, guessed):
+        if re.fullmatch(r"[\w.+-]+/[\w.+-]+", kind, re.ASCII) and not kind.startswith(("multipart/", "message/")):
+            return kind
+    return "application/octet-stream"
 
 
 def filename_of(attachment: Mapping[str, Any]) -> str:
@@ -156,7 +166,7 @@ def structured(fields: Mapping[str, Any], *, message_id: str, queue_id: str) -> 
 
 
 def _recipient(one: Mapping[str, str]) -> dict[str, Any]:
-    return {"emailAddress": {"name": one.get("name") or one["address"], "address": one["address"]}}
+    return {"emailAddress": {"name": one_line(one.get("name")) or one["address"], "address": one["address"]}}
 
 
 def _attachment(one: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from shared import delegation
-from shared.accounts import Accounts, Record, auth_of
+from shared.accounts import MASK, Accounts, Record, auth_of, masked_url
 from shared.clock import Clock, iso
 from shared.credentials import Credentials, Stored, imported
 from shared.errors import ApiError, InvalidInput, StorageConflict, account_not_found
@@ -23,7 +23,6 @@ PLAIN_FIELDS = (
     "name email expectedEmail path subconnections copy logs notifyFrom syncFrom proxy smtpEhloName imapIndexer "
     "locale tz"
 ).split()
-MASK = "******"
 
 
 class Onboarding:
@@ -115,8 +114,9 @@ class Onboarding:
             changed = any(record.get(name) != value for name, value in kept.items())
             if changed:
                 await self._accounts.change(one, lambda current, kept=kept: _with(current, kept))  # type: ignore[misc]
-            if changed or (reconnect and one == account) or settled["state"] == "connecting":
-                await self._accounts.queue_job(one, "initialise")
+            asked = reconnect and one == account and settled["state"] != "unset"
+            if changed or asked or settled["state"] == "connecting":
+                await self._accounts.queue_job(one, "initialise", force=asked)
 
     # -- parts of a change -----------------------------------------------------------------------------------
 
@@ -136,6 +136,8 @@ class Onboarding:
         for name in PLAIN_FIELDS:
             if name in fields:
                 record[name] = fields[name]
+        if record.get("proxy"):
+            record["proxy"] = masked_url(record["proxy"])  # has no effect, so its password need not be kept
         if {"webhooks", "webhooksCustomHeaders"} & set(fields):
             record["webhooksSealed"] = self._sealed_webhooks(record, fields)
         if "oauth2" in fields:
@@ -152,12 +154,10 @@ class Onboarding:
         url, headers = self._accounts.webhook_of(record)
         given = fields.get("webhooksCustomHeaders")
         if given is not None:
-            old = {header["key"]: header.get("value", "") for header in headers}
-            headers = [
-                {"key": h["key"], "value": old.get(h["key"], "") if h.get("value") == MASK else h.get("value", "")}
-                for h in given
-            ]
-        return self._accounts.seal_webhooks(record["account"], fields.get("webhooks", url) or "", headers)
+            headers = unmasked_headers(given, headers)
+        if "webhooks" in fields:
+            url = unmasked_url(fields["webhooks"], url)
+        return self._accounts.seal_webhooks(record["account"], url, headers)
 
     @staticmethod
     def _merged_oauth2(record: Record, given: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -219,3 +219,24 @@ class Onboarding:
 def _with(record: Record, kept: dict[str, Any]) -> Record:
     merged = record | {k: v for k, v in kept.items() if v is not None}
     return {k: v for k, v in merged.items() if k not in kept or kept[k] is not None}
+
+
+def unmasked_url(given: str | None, stored: str | None) -> str:
+    """The webhook target to store. A masked URL written back is unchanged; a mask that fits no stored value is
+    an error (1.7)."""
+    if not given or MASK not in given:
+        return given or ""
+    if stored and given == masked_url(stored):
+        return stored
+    raise InvalidInput.field("webhooks", '"webhooks" holds a masked value that is not the stored one')
+
+
+def unmasked_headers(given: list[dict[str, str]], stored: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The custom headers to store; masked values are those stored under the same name."""
+    known = {header["key"]: header.get("value", "") for header in stored}
+    for header in given:
+        if header.get("value") == MASK and header["key"] not in known:
+            raise InvalidInput.field("value", f'"value" of the header "{header["key"]}" is masked but none is stored')
+    return [
+        {"key": h["key"], "value": known[h["key"]] if h.get("value") == MASK else h.get("value", "")} for h in given
+    ]

@@ -19,6 +19,7 @@ from shared.storage.tables import Row, Table
 
 PARTITION = "due"
 HORIZON_S = 60  # the scheduler runs once a minute and looks that far ahead
+SOON_S = 120  # what is due within that goes on its queue at once, so that short intervals need no scheduler
 SAFETY_S = 600  # a job that has not ended its turn by then is started again
 
 
@@ -73,7 +74,7 @@ class Schedule:
 
     async def _move(self, old: str | None, chain: str, queue: str, job: dict[str, Any], when: datetime) -> bool:
         now = self._clock()
-        soon = (when - now).total_seconds() < HORIZON_S
+        soon = (when - now).total_seconds() < SOON_S
         key = self._key(when + timedelta(seconds=SAFETY_S) if soon else when, chain)
         job = job | {"chain": chain, "due": key}
         row = Row(PARTITION, key, {"queue": queue, "job": job})

@@ -46,6 +46,10 @@ def _url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _graph_root(value: str) -> str:
+    return _url(value).removesuffix("/v1.0")
+
+
 def _token(value: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{64}", value):
         raise ValueError("must be 64 lower-case hex digits; make one with: openssl rand -hex 32")
@@ -123,7 +127,7 @@ TABLE: tuple[Setting, ...] = (
     Setting(
         "GRAPH_ENDPOINT",
         "graph_endpoint",
-        _url,
+        _graph_root,
         "",
         "Development only: where Microsoft Graph is replaced by a local tenant (without /v1.0).",
     ),

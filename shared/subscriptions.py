@@ -17,7 +17,6 @@ from shared.accounts import QUEUE, Accounts, Reach, Record
 from shared.clock import Clock, iso, parse_time
 from shared.errors import CredentialError, GraphFailure
 from shared.graph import requests
-from shared.graph.failures import is_transient
 from shared.notifications import client_state
 from shared.schedule import Schedule
 from shared.service_settings import ServiceSettings
@@ -26,11 +25,15 @@ from shared.storage.keys import digest
 LIFETIME = timedelta(minutes=4230)
 RENEW_BEFORE = timedelta(hours=24)
 CHECK_EVERY = timedelta(hours=1)
-RETRIES_S = (30, 60, 120, 600)
+RETRIES_S = (30, 60, 120, 600, 3600)  # waits before push is tried again; the last one repeats
 
 FOREIGN = (
     "Microsoft Graph does not deliver change notifications for another user's mailbox to an app signed in as a "
     "person. The mailbox is asked for changes every {seconds} seconds. Application access gives push."
+)
+FAILED = (
+    "The subscription at Microsoft Graph could not be had: {problem}. The mailbox is asked for changes every "
+    "{seconds} seconds until it can."
 )
 
 
@@ -62,55 +65,82 @@ class Subscriptions:
         self._keys = [key for _, key in key_ring]
         self._poll_interval_s = poll_interval_s
 
-    async def start(self, record: Record, reach: Reach) -> None:
-        """Makes sure changes of a connected mailbox are heard of."""
+    async def start(self, record: Record, reach: Reach, attempt: int = 0) -> None:
+        """Makes sure changes of a connected mailbox are heard of. Where push is possible but its subscription can
+        not be had now, the mailbox is polled until it can, and the record says so."""
+        account = record["account"]
         base = await self._settings.notification_base()
         notifications = notifications_of(reach, base, self._poll_interval_s)
-        account = record["account"]
+        if notifications["mode"] == "push" and (problem := await self.ensure(account)):
+            notifications = {"mode": "poll", "reason": FAILED.format(problem=problem, seconds=self._poll_interval_s)}
+            wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]
+            await self._accounts.queue_job(account, "subscribe", wait_s, attempt=attempt + 1)
+        was_polled = (record.get("notifications") or {}).get("mode") == "poll"
         await self._accounts.change(account, lambda r: r | {"notifications": notifications})
-        if notifications["mode"] == "push":
-            await self.ensure(account)
+        if was_polled and notifications["mode"] == "push":
+            await self._accounts.queue_job(account, "catch_up")
         await self._start_turns(record, notifications["mode"])
+
+    async def start_again(self, account: str, attempt: int) -> None:
+        """Tries to get from polling back to push."""
+        record = await self._accounts.find(account)
+        if record is None or record["state"] != "connected":
+            return  # connecting the account starts this anew
+        try:
+            reach = await self._accounts.reach(record)
+        except CredentialError:
+            return
+        await self.start(record, reach, attempt)
 
     async def _start_turns(self, record: Record, mode: str) -> None:
         """One recurring job: polling, or for push the hourly look at the subscription."""
         do = "poll" if mode == "poll" else "renew"
-        now = self._clock()
-        chain = digest(record["account"], do, iso(now))
-        stored = await self._accounts.change(record["account"], lambda r: r | {"turns": {"do": do, "chain": chain}})
+        account, now = record["account"], self._clock()
+        chain = digest(account, do, iso(now))
+        stored = await self._accounts.change(account, lambda r: r | {"turns": {"do": do, "chain": chain}})
         if stored is not None:
             every = timedelta(seconds=self._poll_interval_s) if do == "poll" else CHECK_EVERY
-            job = {"account": record["account"], "do": do}
-            await self._schedule.start_chain(chain, QUEUE, job, now + every)
+            await self._schedule.start_chain(chain, QUEUE, {"account": account, "do": do}, now + every)
 
     # -- push ----------------------------------------------------------------------------------------------
 
     async def turn(self, job: dict[str, Any]) -> None:
         """One turn of the hourly check."""
-        record = await self._accounts.find(job["account"])
+        account = job["account"]
+        record = await self._accounts.find(account)
         if record is None or (record.get("turns") or {}).get("chain") != job["chain"]:
             await self._schedule.end_chain(job)
             return
-        await self.ensure(job["account"])
+        if record["state"] == "connected" and await self.ensure(account) and not self._is_alive(record):
+            await self.start_again(account, 0)
         await self._schedule.continue_chain(QUEUE, _bare(job), self._clock() + CHECK_EVERY)
 
-    async def ensure(self, account: str) -> None:
-        """Creates the subscription, or renews it when less than a day is left. Failures are kept on the record
-        and tried again."""
+    def _is_alive(self, record: Record) -> bool:
+        """True while the stored subscription has not run out."""
+        subscription = record.get("subscription") or {}
+        if not subscription.get("id"):
+            return False
+        return parse_time(subscription["expirationDateTime"]) > self._clock() + timedelta(seconds=60)
+
+    async def ensure(self, account: str) -> str:
+        """Creates the subscription, or renews it when less than a day is left. "" when all is well, else what
+        went wrong, which is kept on the record too."""
         record = await self._accounts.find(account)
-        if record is None or (record.get("notifications") or {}).get("mode") != "push":
-            return
+        if record is None:
+            return ""
         try:
             reach = await self._accounts.reach(record)
-            subscription = record.get("subscription") or {}
-            now = self._clock()
-            ends = parse_time(subscription["expirationDateTime"]) if subscription.get("id") else now
-            if ends <= now + timedelta(seconds=60):
+            if not self._is_alive(record):
                 await self._create(account, reach)
-            elif ends <= now + RENEW_BEFORE:
-                await self._renew(account, reach, subscription["id"])
+            elif self._ends_soon(record):
+                await self._renew(account, reach, record["subscription"]["id"])
         except (GraphFailure, CredentialError) as failure:
             await self._note_error(account, failure)
+            return str(failure)
+        return ""
+
+    def _ends_soon(self, record: Record) -> bool:
+        return parse_time(record["subscription"]["expirationDateTime"]) <= self._clock() + RENEW_BEFORE
 
     async def _create(self, account: str, reach: Reach) -> None:
         await self._note(account, "creating")
@@ -151,7 +181,7 @@ class Subscriptions:
             await self._reauthorize(record, subscription_id)
         elif event == "subscriptionRemoved":
             await self._forget(account)
-            await self.ensure(account)
+            await self.start_again(account, 0)
             await self._accounts.queue_job(account, "catch_up")
         elif event == "missed":
             await self._accounts.queue_job(account, "catch_up")
@@ -198,21 +228,15 @@ class Subscriptions:
         await self._accounts.change(account, note)
 
     async def _note_error(self, account: str, failure: GraphFailure | CredentialError) -> None:
-        """Keeps the error, and tries again soon when it may pass, at the hourly check otherwise."""
-        now, retries = _milliseconds(self._clock()), 0
+        now = _milliseconds(self._clock())
 
         def note(record: Record) -> Record:
-            nonlocal retries
             subscription = record.get("subscription") or {}
             retries = (subscription.get("state") or {}).get("retryCount", 0) + 1
             shown = {"state": "error", "time": now, "error": str(failure), "retryCount": retries}
             return record | {"subscription": subscription | {"state": shown}}
 
         await self._accounts.change(account, note)
-        handshake = isinstance(failure, GraphFailure) and failure.status == 400
-        passing = isinstance(failure, GraphFailure) and (is_transient(failure) or handshake)
-        if passing and retries <= len(RETRIES_S):
-            await self._accounts.queue_job(account, "subscribe", RETRIES_S[retries - 1])
 
 
 def _bare(job: dict[str, Any]) -> dict[str, Any]:

@@ -131,7 +131,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     def graph_of(app: OauthApp) -> Graph:
         root = settings.graph_endpoint or app.hosts.graph
         if root not in graphs:
-            graphs[root] = Graph(root)
+            graphs[root] = Graph(root, app.hosts.graph)
         return graphs[root]
 
     access = Access(accounts, credentials, events, graph_of, clock)

@@ -13,6 +13,7 @@ from local import services
 from tests.support.application import Application
 from tests.support.receiver import Receiver
 from tests.support.tenant import Tenant
+from tests.support.workshop import Workshop
 
 
 @pytest.fixture(scope="session")
@@ -59,3 +60,18 @@ async def receiver() -> AsyncIterator[Receiver]:
     listening = await Receiver().start()
     yield listening
     await listening.stop()
+
+
+@pytest.fixture(scope="session")
+def quiet_azurite(service_logs: Path) -> Iterator[services.Azurite]:
+    """Storage that no app polls, for tests that run the app's services themselves."""
+    with services.Azurite(logs=service_logs / "quiet") as storage:
+        yield storage
+
+
+@pytest.fixture
+async def workshop(quiet_azurite: services.Azurite) -> AsyncIterator[Workshop]:
+    """The app's services in this process, with a tenant and a clock of this one test."""
+    made = await Workshop(quiet_azurite.connection_string).start()
+    yield made
+    await made.stop()

@@ -13,6 +13,7 @@ from typing import Any
 from .messages import Attachment, NewMessage, recipient
 from .wire_time import to_wire
 
+_ADDRESS_FIELDS = frozenset({"to", "cc", "bcc", "reply-to", "from", "sender"})
 _FIELD = re.compile(rb"^([!-9;-~]+)[ \t]*:")
 
 
@@ -49,11 +50,15 @@ def with_headers(raw: bytes, drop: set[str], first: list[tuple[str, str]], last:
 
 def header_list(raw: bytes) -> list[dict[str, str]]:
     """The internetMessageHeaders of a message: every field in order, unfolded and decoded."""
+    return [{"name": header["name"], "value": _decoded(header["value"])} for header in _undecoded(raw)]
+
+
+def _undecoded(raw: bytes) -> list[dict[str, str]]:
     listed = []
     for field in split_header_fields(raw)[0]:
         name, _, value = field.partition(b":")
         text = re.sub(r"\r?\n[ \t]+", " ", value.decode("utf-8", "replace")).strip()
-        listed.append({"name": name.strip().decode("ascii", "replace"), "value": _decoded(text)})
+        listed.append({"name": name.strip().decode("ascii", "replace"), "value": text})
     return listed
 
 
@@ -70,15 +75,17 @@ def read_mime(raw: bytes) -> NewMessage:
     """The content of an RFC 822 message; `raw` is kept as it came."""
     parsed = message_from_bytes(raw, policy=policy.default)
     headers = header_list(raw)
-    content = NewMessage(_header_properties(headers), headers=headers, raw=raw)
+    content = NewMessage(_header_properties(headers, _undecoded(raw)), headers=headers, raw=raw)
     _read_parts(parsed, content)  # type: ignore[arg-type]
     return content
 
 
-def _header_properties(headers: list[dict[str, str]]) -> dict[str, Any]:
+def _header_properties(headers: list[dict[str, str]], undecoded: list[dict[str, str]]) -> dict[str, Any]:
     values: dict[str, list[str]] = {}
-    for header in headers:
-        values.setdefault(header["name"].lower(), []).append(header["value"])
+    for header, wire in zip(headers, undecoded, strict=True):
+        # Addresses are read before their names are decoded: an encoded name may hold commas and brackets.
+        source = wire if header["name"].lower() in _ADDRESS_FIELDS else header
+        values.setdefault(header["name"].lower(), []).append(source["value"])
     first = lambda name: values.get(name, [""])[0]  # noqa: E731
     properties: dict[str, Any] = {
         "subject": first("subject"),
@@ -99,7 +106,7 @@ def _header_properties(headers: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def _addresses(values: list[str]) -> list[dict[str, dict[str, str]]]:
-    return [recipient(address, name) for name, address in getaddresses(values) if address]
+    return [recipient(address, _decoded(name)) for name, address in getaddresses(values) if address]
 
 
 def _date(text: str) -> datetime | None:

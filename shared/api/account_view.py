@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from shared.accounts import Accounts, Record, auth_of, shown_state
+from shared.accounts import MASK, Accounts, Record, auth_of, masked_url, shown_state
 from shared.oauth_apps import OauthApps
 
-MASK = "******"
 _STORED = (
     "account name email expectedEmail path subconnections copy logs notifyFrom syncFrom proxy smtpEhloName "
     "imapIndexer locale tz syncTime created notifications"
@@ -17,17 +16,6 @@ _LISTED = (
     "account name email type app state webhooks proxy smtpEhloName syncTime counters lastError notifications "
     "delegationError"
 ).split()
-
-
-def masked_url(url: str) -> str:
-    """The URL with the password part hidden (emailengine.md 1.7)."""
-    head, at, rest = url.partition("://")
-    authority, slash, tail = rest.partition("/")
-    if not at or "@" not in authority:
-        return url
-    user, _, host = authority.rpartition("@")
-    shown = user.partition(":")[0] + f":{MASK}" if ":" in user else MASK
-    return f"{head}://{shown}@{host}{slash}{tail}"
 
 
 async def type_of(record: Record, apps: OauthApps) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -26,8 +25,6 @@ from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarg
 from shared.graph.failures import to_api
 from shared.wiring import Services
 
-log = logging.getLogger("graphpost.api")
-
 
 def create_app(services: Services) -> FastAPI:
     """The app over these services. It keeps nothing between requests but them."""
@@ -39,6 +36,7 @@ def create_app(services: Services) -> FastAPI:
         redoc_url=None,
         openapi_url=None,
         redirect_slashes=False,
+        strict_content_type=False,  # a body without a Content-Type is JSON, too
     )
     app.state.services = services
     for routes in (
@@ -78,17 +76,12 @@ def _add_errors(app: FastAPI) -> None:
     async def too_large(_request: Request, error: Any) -> JSONResponse:
         return _answer(ApiError(413, "The record is too large to be stored", "RecordTooLarge"))
 
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.error("unexpected failure of %s %s", request.method, request.scope.get("route"), exc_info=error)
-        return _answer(ApiError(500, "An internal server error occurred"))
-
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(GraphFailure, graph)
     app.add_exception_handler(CredentialError, credential)
     app.add_exception_handler(RecordTooLarge, too_large)
-    app.add_exception_handler(Exception, unexpected)
 
 
 def _answer(error: ApiError) -> JSONResponse:

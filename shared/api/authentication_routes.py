@@ -74,7 +74,7 @@ async def callback(request: Request, services: Provided) -> Response:
             expected=mismatch.expected, actual=mismatch.actual, retry=mismatch.retry,
         )  # fmt: skip
     except PageError as problem:
-        description = request.query_params.get("error_description", "")
+        description = problem.detail or request.query_params.get("error_description", "")
         return await _failed(services, problem.status, problem.text, description)
     except CredentialError as failure:
         return await _failed(services, 503 if failure.transient else 400, str(failure))

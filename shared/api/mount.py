@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -11,6 +12,7 @@ from shared.errors import ApiError
 if TYPE_CHECKING:
     import azure.functions as func
 
+log = logging.getLogger("graphpost.api")
 LARGEST_BODY = 50 * 1024 * 1024
 _middleware: Any = None
 
@@ -22,7 +24,14 @@ async def answer(req: func.HttpRequest, context: func.Context | None) -> func.Ht
     if len(req.get_body() or b"") > LARGEST_BODY:
         envelope = ApiError(413, f"Payload content length greater than maximum allowed: {LARGEST_BODY}").envelope()
         return func.HttpResponse(json.dumps(envelope), status_code=413, mimetype="application/json")
-    response: func.HttpResponse = await _app().handle_async(_with_encoded_path(req), context)
+    try:
+        response: func.HttpResponse = await _app().handle_async(_with_encoded_path(req), context)
+    except Exception:
+        # Starlette raises what no handler expects, even where one is added for it; the host would then answer
+        # with nothing at all.
+        log.exception("unexpected failure of a request")
+        envelope = ApiError(500, "An internal server error occurred").envelope()
+        return func.HttpResponse(json.dumps(envelope), status_code=500, mimetype="application/json")
     return response
 
 

@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from shared.accounts import MASK
 from shared.api.fields import Page
 from shared.api.route import GuardedRoute, Provided, operation, segment
 from shared.api.schemas import Oauth2AppCreate, Oauth2AppUpdate
 
 router = APIRouter(route_class=GuardedRoute, tags=["OAuth2 Applications"])
 AppId = Annotated[str, segment("app")]
-MASK = "******"
 
 
 @router.get("/v1/oauth2", openapi_extra=operation("admin", "read"))

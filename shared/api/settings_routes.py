@@ -6,18 +6,18 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from shared.api.account_view import masked_url
+from shared.accounts import MASK, masked_url
 from shared.api.fields import boolean
 from shared.api.route import GuardedRoute, Provided, operation
 from shared.api.schemas import SettingsBody
 from shared.errors import InvalidInput
+from shared.onboarding import unmasked_headers, unmasked_url
 from shared.service_settings import SECRET
 from shared.webhooks import EVENT_TYPES
 from shared.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["Settings"])
 KEYS = tuple(SettingsBody.model_fields)
-MASK = "******"
 
 
 async def _shown(key: str, services: Services) -> Any:
@@ -58,28 +58,11 @@ async def write_settings(body: SettingsBody, services: Provided) -> dict[str, An
     changes = body.given()
     current = await services.service_settings.all()
     for key, value in list(changes.items()):
-        if key == "webhooks" and value and MASK in value:
-            changes[key] = _unmasked_url(value, current.get(key))
+        if key == "webhooks":
+            changes[key] = unmasked_url(value, current.get(key)) or None
         elif key == "webhooksCustomHeaders" and value:
-            changes[key] = _unmasked_headers(value, current.get(key) or [])
+            changes[key] = unmasked_headers(value, current.get(key) or [])
         elif key in SECRET and value == MASK:
             del changes[key]
     await services.service_settings.write(changes)
     return {"updated": list(body.given())}
-
-
-def _unmasked_url(given: str, stored: str | None) -> str | None:
-    """A masked value written back is unchanged; a mask that fits no stored value is an error (1.7)."""
-    if stored and given == masked_url(stored):
-        return stored
-    raise InvalidInput.field("webhooks", '"webhooks" holds a masked value that is not the stored one')
-
-
-def _unmasked_headers(given: list[dict[str, str]], stored: list[dict[str, str]]) -> list[dict[str, str]]:
-    known = {header["key"]: header.get("value", "") for header in stored}
-    for header in given:
-        if header.get("value") == MASK and header["key"] not in known:
-            raise InvalidInput.field("value", f'"value" of the header "{header["key"]}" is masked but none is stored')
-    return [
-        {"key": h["key"], "value": known[h["key"]] if h.get("value") == MASK else h.get("value", "")} for h in given
-    ]

@@ -51,9 +51,10 @@ class Answer:
 class Graph:
     """Calls Graph for one cloud."""
 
-    def __init__(self, root: str) -> None:
-        """`root` is the cloud's Graph root without a version, e.g. https://graph.microsoft.com."""
-        self._root = root
+    def __init__(self, root: str, official: str = "") -> None:
+        """`root` is where Graph is reached, without a version; `official` the cloud's own root when a
+        development setting replaces it: links that Graph gives may name either."""
+        self._root, self._official = root, official or root
         self._client: GraphServiceClient | None = None
         self._http: Any = None
         self._in_flight: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(IN_FLIGHT))
@@ -147,6 +148,8 @@ class Graph:
         from kiota_abstractions.method import Method
         from kiota_abstractions.request_information import RequestInformation
 
+        if link.startswith(self._official + "/"):
+            link = self._root + link[len(self._official) :]
         if not link.startswith(self._root + "/"):
             raise GraphFailure(502, "ForeignLink", "Graph gave a link to another host")
         request = RequestInformation()

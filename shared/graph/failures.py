@@ -36,15 +36,14 @@ SCOPE = (
 
 # graph.md 9.1 to the contract's codes (emailengine.md 22)
 MEANINGS: Mapping[str, Meaning] = {
-    "ErrorItemNotFound": Meaning("MessageNotFound", 404),
-    "ErrorInvalidIdMalformed": Meaning("InvalidMessageId", 400),
-    "ErrorAccessDenied": Meaning("AccessDenied", 403, SCOPE),
+    # Asked for a message: it is gone. Asked for a mailbox (a probe, a send; only these show hints): no Full Access.
+    "ErrorItemNotFound": Meaning("MessageNotFound", 404, FULL_ACCESS),
+    "ErrorAccessDenied": Meaning("AccessDenied", 403, f"{SCOPE}. Or: {FULL_ACCESS}"),
     "ErrorSendAsDenied": Meaning("SendAsDenied", 403, SEND_RIGHT),
     "ErrorInvalidRecipients": Meaning("InvalidRecipients", 400, "Give at least one valid recipient address."),
     "ErrorMessageSizeExceeded": Meaning("MessageTooLarge", 413),
     "RequestEntityTooLarge": Meaning("MessageTooLarge", 413),
     "ErrorQuotaExceeded": Meaning("QuotaExceeded", 429, "The mailbox {mailbox} is full."),
-    "ErrorExecuteSearchStaleData": Meaning("SearchCursorExpired", 400),
     "ErrorMailboxNotEnabledForRESTAPI": Meaning("MailboxNotEnabled", 403, "{mailbox} has no Exchange Online mailbox."),
     "MailboxNotEnabledForRESTAPI": Meaning("MailboxNotEnabled", 403, "{mailbox} has no Exchange Online mailbox."),
     "ErrorNonExistentMailbox": Meaning("MailboxNotEnabled", 403, "{mailbox} has no Exchange Online mailbox."),

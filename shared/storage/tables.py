@@ -113,21 +113,20 @@ class Table:
     async def delete(self, partition: str, key: str, etag: str | None = None) -> bool:
         """True when the record is gone by this call. With `etag`: StorageConflict when it changed."""
         from azure.core import MatchConditions
-        from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+        from azure.core.exceptions import ResourceModifiedError
 
-        condition: dict[str, Any] = {}
-        if etag:
-            condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified}
-        else:
-            # Without a condition the SDK answers nothing for an absent record; with "*" it is a 404.
-            condition = {"etag": "*", "match_condition": MatchConditions.IfPresent}
+        condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
+        statuses: list[int] = []
+
+        def note(response: Any) -> None:
+            statuses.append(response.http_response.status_code)
+
         try:
-            await self._client.delete_entity({"PartitionKey": partition, "RowKey": key}, **condition)
-        except ResourceNotFoundError:
-            return False
+            # The SDK answers the same for a record that was there and one that was not: the status tells.
+            await self._client.delete_entity(partition, key, raw_response_hook=note, **condition)
         except ResourceModifiedError:
             raise StorageConflict(f"{self.name} {key} changed") from None
-        return True
+        return statuses[-1:] == [204]
 
     async def scan(
         self,
