@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from shared.accounts import Accounts, Reach, Record, auth_of, delegate_of
+from shared.accounts import Accounts, Reach, Record, auth_of, delegate_of, is_send_only
 from shared.clock import Clock, iso
 from shared.credentials import Credentials
 from shared.errors import CredentialError, GraphFailure
@@ -108,6 +108,10 @@ class Access:
                 learned["locale"] = language
             if reach.mailbox.user is None and profile.get("userPrincipalName"):
                 learned["user"] = profile["userPrincipalName"]
+        holder = record if reach.holder == account else await self._accounts.find(reach.holder)
+        learned["sendOnly"] = is_send_only(holder or record)
+        if learned["sendOnly"]:
+            return learned
         inbox = (await self.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"), account)).json()
         return learned | {"inbox": inbox["id"]}
 

@@ -60,6 +60,13 @@ def auth_of(record: Record) -> dict[str, str]:
     return auth
 
 
+def is_send_only(holder: Record) -> bool:
+    """True when the holder's sign-in granted sending but no reading (emailengine.md 4.4)."""
+    granted = {scope.rsplit("/", 1)[-1] for scope in (holder.get("oauth2") or {}).get("scope") or ()}
+    reading = {"Mail.Read", "Mail.ReadWrite", "Mail.Read.Shared", "Mail.ReadWrite.Shared"}
+    return bool({"Mail.Send", "Mail.Send.Shared"} & granted) and not reading & granted
+
+
 def delegate_of(record: Record) -> str:
     """Who signed in, as far as the record says; for texts that people read."""
     return auth_of(record).get("user") or record.get("email") or record["account"]

@@ -179,7 +179,12 @@ class Consent:
         key = new_nonce()
         redirect_uri = app.redirect_url or f"{await self._base()}/oauth"
         address, flow = await self._credentials.begin_sign_in(
-            app, redirect_uri=redirect_uri, state=STATE_PREFIX + key, prompt=prompt, login_hint=login_hint
+            app,
+            redirect_uri=redirect_uri,
+            state=STATE_PREFIX + key,
+            response_mode="query",
+            prompt=prompt,
+            login_hint=login_hint,
         )
         ends = iso(self._clock() + PENDING_LIFE)
         content = json.dumps({"setup": setup, "app": app.id, "flow": flow, "ends": ends})

@@ -144,6 +144,8 @@ class Onboarding:
             record["oauth2"] = self._merged_oauth2(record, fields["oauth2"])
             app = await self._checked_app(record)
             record["credentials"] = self._kind_of_credentials(record, fields["oauth2"] or {}, app, signed_in)
+            if signed_in is not None:
+                record["oauth2"] |= {"scope": signed_in.scope, "tokenType": "Bearer"}
         if "oauth2" in fields or "state" not in record or not record.get("oauth2"):
             connects = record.get("credentials") or delegation.parent_of(record)
             record["state"] = "connecting" if connects else "unset"

@@ -35,6 +35,7 @@ FAILED = (
     "The subscription at Microsoft Graph could not be had: {problem}. The mailbox is asked for changes every "
     "{seconds} seconds until it can."
 )
+SEND_ONLY = {"mode": "none", "reason": "The sign-in granted sending only, so the mailbox can not be read."}
 
 
 def notifications_of(reach: Reach, base_url: str, poll_interval_s: int) -> dict[str, str]:
@@ -71,6 +72,9 @@ class Subscriptions:
         account = record["account"]
         base = await self._settings.notification_base()
         notifications = notifications_of(reach, base, self._poll_interval_s)
+        if record.get("sendOnly"):
+            await self._accounts.change(account, lambda r: r | {"notifications": SEND_ONLY, "turns": None})
+            return
         if notifications["mode"] == "push" and (problem := await self.ensure(account)):
             notifications = {"mode": "poll", "reason": FAILED.format(problem=problem, seconds=self._poll_interval_s)}
             wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]

@@ -55,7 +55,7 @@ async def account_view(
         "state": state,
         "type": await type_of(record, apps),
         "baseScopes": "api",
-        "sendOnly": False,
+        "sendOnly": bool(record.get("sendOnly")),
         "connections": int(state == "connected"),
         "smtpStatus": None,
         "counters": {"events": counters},

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from azure.core.exceptions import AzureError
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -23,7 +25,10 @@ from shared.api.route import PAGE_NOT_FOUND
 from shared.api.validation import answer_for
 from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarge
 from shared.graph.failures import to_api
+from shared.vault import SealBroken
 from shared.wiring import Services
+
+log = logging.getLogger("graphpost.api")
 
 
 def create_app(services: Services) -> FastAPI:
@@ -76,12 +81,22 @@ def _add_errors(app: FastAPI) -> None:
     async def too_large(_request: Request, error: Any) -> JSONResponse:
         return _answer(ApiError(413, "The record is too large to be stored", "RecordTooLarge"))
 
+    async def storage(_request: Request, error: Any) -> JSONResponse:
+        log.error("storage failed: %s", type(error).__name__)
+        return _answer(ApiError(503, "The storage is not available", "StorageUnavailable", {"Retry-After": "5"}))
+
+    async def sealed(_request: Request, error: Any) -> JSONResponse:
+        log.error("a stored value can not be opened: %s", error)
+        return _answer(ApiError(503, f"A stored value can not be opened: {error}. Check KEY_RING", "SealBroken"))
+
     app.add_exception_handler(ApiError, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, framework)
     app.add_exception_handler(GraphFailure, graph)
     app.add_exception_handler(CredentialError, credential)
     app.add_exception_handler(RecordTooLarge, too_large)
+    app.add_exception_handler(AzureError, storage)
+    app.add_exception_handler(SealBroken, sealed)
 
 
 def _answer(error: ApiError) -> JSONResponse:

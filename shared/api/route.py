@@ -92,7 +92,8 @@ async def _with_body(request: Request) -> Request:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"{}", "more_body": False}
 
-    return Request(request.scope, receive)
+    headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
+    return Request({**request.scope, "headers": headers}, receive)
 
 
 def _decoded(request: Request, name: str) -> str:

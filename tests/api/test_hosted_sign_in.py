@@ -143,7 +143,7 @@ async def test_the_only_app_is_not_asked_for(people: People, app_id: str) -> Non
     query = query_of(authorize)
     assert query["client_id"] == CLIENT_ID
     assert query["response_type"] == "code"
-    assert query["response_mode"] == "query" or "response_mode" not in query
+    assert query["response_mode"] == "query"
     assert (query["prompt"], query["client_info"]) == ("select_account", "1")
     assert query["redirect_uri"] == f"{people.app.url}/oauth"
     assert query["state"].startswith(STATE_PREFIX)
