@@ -162,6 +162,8 @@ class Access:
         if first_time:
             happening = f"initialized {record['created']} {record.get('flushed', '')}"
             await self._events.emit(account, "accountInitialized", {"initialized": True}, happening=happening)
+        if had_failed and not first_time:
+            await self._accounts.queue_job(account, "catch_up")  # what came while the mailbox was out of reach
         if first_time or had_failed:
             user = auth_of(record).get("user") or auth_of(record).get("delegatedUser") or record.get("email")
             await self._events.emit(account, "authenticationSuccess", {"user": user})

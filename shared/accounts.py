@@ -11,10 +11,11 @@ import json
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from shared import delegation
-from shared.clock import Clock, iso
+from shared.clock import iso
 from shared.errors import CredentialError, DelegationError, StateRefuses, StorageConflict, account_not_found
 from shared.graph.paths import MailboxPath
 from shared.oauth_apps import OauthApp, OauthApps
@@ -97,9 +98,9 @@ def shown_state(record: Record, holder: Record | None) -> tuple[str, dict[str, A
 class Accounts:
     """Stores and finds account records."""
 
-    def __init__(self, table: Table, links: Table, queues: Queues, vault: Vault, clock: Clock, apps: OauthApps) -> None:
+    def __init__(self, table: Table, links: Table, queues: Queues, vault: Vault, apps: OauthApps) -> None:
         self._table, self._links, self._queues = table, links, queues
-        self._vault, self._clock, self._apps = vault, clock, apps
+        self._vault, self._apps = vault, apps
 
     # -- records -------------------------------------------------------------------------------------------
 
@@ -235,10 +236,9 @@ class Accounts:
         """Puts one job of one mailbox on the queue: initialise, relink, wake, catch_up …"""
         await self._queues.put(QUEUE, {"account": account, "do": do, **more}, delay_s)
 
-    async def note_contact(self, account: str) -> None:
+    async def note_contact(self, account: str, when: datetime) -> None:
         """Notes the time of the last successful contact, for `syncTime` (6.2)."""
-        now = iso(self._clock())
-        await self.change(account, lambda record: record | {"syncTime": now})
+        await self.change(account, lambda record: record | {"syncTime": iso(when)})
 
 
 def _no_credentials(response: str) -> CredentialError:

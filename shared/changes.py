@@ -7,19 +7,16 @@ update when its flags differ from those reported last, or a deletion when it is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.access import Access
-from shared.accounts import QUEUE, REFUSING, Accounts, Reach, Record
+from shared.accounts import Accounts, Reach, Record
 from shared.clock import Clock, iso, parse_time
-from shared.errors import CredentialError, GraphFailure, StorageConflict
+from shared.errors import GraphFailure, StorageConflict
 from shared.graph import requests
-from shared.graph.failures import is_transient
-from shared.mailboxes import Mailboxes, Tree
+from shared.mailboxes import Mailboxes
 from shared.messages import attachment_view, cut, flags_of, headers_of, message_view, text_part
-from shared.schedule import Schedule
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import digest, storable
 from shared.storage.tables import Row, Table
@@ -29,31 +26,7 @@ from shared.webhooks import Events
 # A message is reported as new only while its marker is kept, so that forgetting a marker cannot repeat it.
 NEW_FOR = timedelta(days=25)
 MARKERS_FOR = timedelta(days=30)
-PAGES_PER_TURN = 20
-OTHERS_PER_TURN = 3
 CATCH_UP_MARGIN = timedelta(minutes=2)
-CURSOR_KEPT_S = 3600
-
-
-@dataclass(frozen=True)
-class Cursor:
-    """Where the delta of one folder stands. `link` is a nextLink in the middle of a round, else a deltaLink."""
-
-    folder: str
-    link: str
-    asked: float
-    etag: str = ""
-
-
-def folders_to_ask(tree: Tree, known: set[str], changed: list[str], turn: int) -> list[str]:
-    """The folders one turn looks into: the inbox and Sent Items, those whose counts changed, those never asked,
-    and a few of the others, so that every folder has its turn however many there are."""
-    always = [tree.folder_with("\\Inbox"), tree.folder_with("\\Sent")]
-    first = [f for f in always if f] + [f for f in changed if f in tree.folders]
-    unasked = [f for f in tree.folders if f not in known]
-    others = [f for f in tree.folders if f in known and f not in first]
-    start = turn * OTHERS_PER_TURN % len(others) if others else 0
-    return list(dict.fromkeys([*first, *unasked, *(others + others)[start : start + OTHERS_PER_TURN]]))
 
 
 def tracked_since(record: Record, now: datetime) -> datetime:
@@ -71,17 +44,12 @@ class Changes:
         access: Access,
         mailboxes: Mailboxes,
         events: Events,
-        schedule: Schedule,
         settings: ServiceSettings,
         markers: Table,
-        cursors: Table,
         clock: Clock,
-        poll_interval_s: int,
     ) -> None:
         self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
-        self._events, self._schedule, self._settings = events, schedule, settings
-        self._markers, self._cursors, self._clock = markers, cursors, clock
-        self._poll_interval_s = poll_interval_s
+        self._events, self._settings, self._markers, self._clock = events, settings, markers, clock
 
     # -- sources -------------------------------------------------------------------------------------------
 
@@ -97,10 +65,10 @@ class Changes:
             await self.observe(record, reach, message_id, created=change == "created")
 
     async def catch_up(self, account: str) -> None:
-        """Looks for messages received since shortly before the last contact; for push accounts whose
-        notifications may have been lost."""
+        """Looks for messages received since shortly before the last contact: for push accounts whose
+        notifications may have been lost, and for mailboxes whose first walk is still under way."""
         record = await self._accounts.find(account)
-        if record is None:
+        if record is None or record.get("sendOnly"):
             return
         reach = await self._accounts.reach(record)
         now = self._clock()
@@ -111,110 +79,25 @@ class Changes:
         async for page in graph.pages(reach.mailbox, reach.app, self._access.token_source(reach), request):
             for found in page.get("value", ()):
                 await self.observe(record, reach, found["id"], created=True)
-        await self._accounts.note_contact(account)
+        await self._accounts.note_contact(account, now)
 
-    async def turn(self, job: dict[str, Any]) -> None:
-        """One turn of polling. A failure of Graph ends the turn, never the chain of turns."""
-        record = await self._accounts.find(job["account"])
-        if record is None or (record.get("turns") or {}).get("chain") != job["chain"]:
-            await self._schedule.end_chain(job)
-            return
-        wait_s = float(self._poll_interval_s)
-        try:
-            if record["state"] not in REFUSING:
-                await self.poll(record)
-        except GraphFailure as failure:
-            wait_s = max(wait_s, failure.retry_after_s or 0) if is_transient(failure) else 5 * wait_s
-            if not is_transient(failure):
-                await self._accounts.queue_job(job["account"], "initialise", force=True)
-        except CredentialError:
-            wait_s = 5 * wait_s  # noted on the holder by the call itself
-        bare = {name: job[name] for name in ("account", "do", "chain", "due")}
-        await self._schedule.continue_chain(QUEUE, bare, self._clock() + timedelta(seconds=wait_s))
-
-    async def poll(self, record: Record) -> None:
-        """Asks the mailbox for changes: one call for the folder tree and one for each folder looked into."""
-        account = record["account"]
-        reach = await self._accounts.reach(record)
-        tree, changed = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
-        cursors = {
-            row.value["folder"]: Cursor(row.value["folder"], row.value["link"], row.value["asked"], row.etag)
-            for row in await self._cursors.partition(storable(account))
-        }
-        pages = PAGES_PER_TURN
-        turn = int(self._clock().timestamp() / self._poll_interval_s)
-        for folder in folders_to_ask(tree, set(cursors), changed, turn):
-            if pages > 0:
-                pages -= await self._ask(record, reach, folder, cursors.get(folder), pages)
-
-    # -- delta of one folder -------------------------------------------------------------------------------
-
-    async def _ask(self, record: Record, reach: Reach, folder: str, cursor: Cursor | None, pages: int) -> int:
-        """Follows one folder's delta for at most so many pages; the number read. The cursor is stored only
-        after what its page said was made durable."""
-        read, seen, link = 0, 0, cursor.link if cursor else ""
-        started_at = link
-        while read < pages:
-            page = await self._page(reach, folder, link)
-            if page is None:
-                await self._cursors.delete(storable(record["account"]), digest(folder))
-                return read + 1  # the folder went away between the tree's round and now
-            read += 1
-            for entry in page.get("value", ()):
-                await self._entry(record, reach, entry)
-                seen += 1
-            link = page.get("@odata.nextLink") or page["@odata.deltaLink"]
-            if "@odata.nextLink" not in page:
-                break
-        now = self._clock().timestamp()
-        # After an empty round the older link serves as well, so that a quiet folder costs no write; links do
-        # not live for ever, so once an hour the newer one is kept all the same.
-        if cursor is None or seen or read > 1 or now - cursor.asked > CURSOR_KEPT_S or not started_at:
-            await self._keep_cursor(record["account"], Cursor(folder, link, now, cursor.etag if cursor else ""))
-        return read
-
-    async def _page(self, reach: Reach, folder: str, link: str) -> dict[str, Any] | None:
-        """The page behind a cursor, or the first of a new walk when there is none or it expired (410, 400, or a
-        link to another host; graph.md 5.3). None when the folder is gone."""
-        graph, token = self._access.graph(reach), self._access.token_source(reach)
-        if link:
-            try:
-                return (await graph.call(reach.mailbox, reach.app, token, graph.follow(link))).json()
-            except GraphFailure as failure:
-                if failure.status not in (400, 410, 502):
-                    raise
-        request = requests.messages_delta(graph.client, reach.mailbox, folder)
-        try:
-            return (await graph.call(reach.mailbox, reach.app, token, request)).json()
-        except GraphFailure as failure:
-            if failure.status != 404:
-                raise
-        return None
-
-    async def _keep_cursor(self, account: str, cursor: Cursor) -> None:
-        value = {"folder": cursor.folder, "link": cursor.link, "asked": cursor.asked}
-        row = Row(storable(account), digest(cursor.folder), value, cursor.etag)
-        try:
-            await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
-        except StorageConflict:
-            return  # another turn of the same mailbox was faster; its cursor is as good
-
-    async def _entry(self, record: Record, reach: Reach, entry: dict[str, Any]) -> None:
-        """One entry of a delta page."""
+    async def entry(self, record: Record, reach: Reach, entry: dict[str, Any], *, first_walk: bool) -> None:
+        """One entry of a folder's delta. On the first walk through a folder, mail from before the account is
+        passed over; later, any entry is a change."""
         if "@removed" in entry:
             await self._maybe_deleted(record, reach, entry["id"])
             return
         received = entry.get("receivedDateTime")
         marker = await self._marker(record["account"], entry["id"])
-        is_news = received and parse_time(received) >= tracked_since(record, self._clock())
-        if marker is None and (is_news or not received):
+        is_news = not received or parse_time(received) >= tracked_since(record, self._clock())
+        # A bare isRead entry says nothing of the other flags (graph.md 5.3).
+        is_whole = "isRead" in entry and "flag" in entry
+        if marker is None and first_walk and not is_news:
+            return
+        if (marker is None and is_news) or not is_whole:
             await self.observe(record, reach, entry["id"])
-        elif marker is not None and "isRead" in entry:
-            partial = "flag" not in entry  # a bare isRead entry says nothing of the other flags (graph.md 5.3)
-            if partial:
-                await self.observe(record, reach, entry["id"])
-            else:
-                await self._updated(record, entry, marker, None)
+        else:
+            await self._updated(record, entry, marker)
 
     # -- one message ---------------------------------------------------------------------------------------
 
@@ -235,7 +118,7 @@ class Changes:
         if marker is None and received and parse_time(received) >= tracked_since(record, self._clock()):
             await self._new(record, reach, message)
         else:
-            await self._updated(record, message, marker, reach)
+            await self._updated(record, message, marker)
 
     async def _maybe_deleted(self, record: Record, reach: Reach, message_id: str) -> None:
         """Removed from one folder: moved, or deleted when a GET says it is gone."""
@@ -267,7 +150,7 @@ class Changes:
         await self._events.emit(account, "messageNew", data, path=path, happening=f"new {message['id']}")
         await self._mark(account, message["id"], {"flags": flags_of(message), "changes": 0})
 
-    async def _updated(self, record: Record, message: dict[str, Any], marker: Row | None, reach: Reach | None) -> None:
+    async def _updated(self, record: Record, message: dict[str, Any], marker: Row | None) -> None:
         flags = flags_of(message)
         if marker is not None and marker.value["flags"] == flags:
             return
@@ -326,10 +209,9 @@ class Changes:
         return True
 
     async def forget(self, account: str) -> None:
-        """Removes cursors and markers of a deleted account."""
-        for table in (self._cursors, self._markers):
-            for row in await table.partition(storable(account)):
-                await table.delete(row.partition, row.key)
+        """Removes the markers of a deleted account."""
+        for row in await self._markers.partition(storable(account)):
+            await self._markers.delete(row.partition, row.key)
 
     async def sweep(self, older_than: timedelta) -> int:
         """Removes markers not touched for that long; the number removed."""

@@ -8,38 +8,55 @@ from typing import Any
 
 from shared import notifications
 from shared.changes import MARKERS_FOR
-from shared.errors import CredentialError
+from shared.errors import CredentialError, GraphFailure
+from shared.graph.failures import is_transient
 from shared.wiring import Services
 
 log = logging.getLogger("graphpost.jobs")
 
 ENDED_MAILS_FOR = timedelta(days=2)
 EVENTS_FOR = timedelta(days=30)
+# Waits before a job that met an outage of Graph is tried again: about a day altogether.
+PATIENCE_S = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, *(7200,) * 10)
+CATCH_UP_AFTER_S = 60
 
 
 async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
     """One job of one mailbox. Jobs are idempotent: a message seen twice does no harm."""
-    account, do = job["account"], job["do"]
+    account, do, attempt = job["account"], job["do"], job.get("attempt", 0)
     if do == "initialise":
-        await services.access.initialise(account, job.get("attempt", 0), bool(job.get("force")))
+        await services.access.initialise(account, attempt, bool(job.get("force")))
     elif do == "relink":
         await services.onboarding.relink(account, bool(job.get("reconnect")))
     elif do == "poll":
-        await services.changes.turn(job)
+        await services.polling.turn(job)
     elif do == "renew":
         await services.subscriptions.turn(job)
     elif do == "subscribe":
-        await services.subscriptions.start_again(account, job.get("attempt", 0))
+        await services.subscriptions.start_again(account, attempt)
     elif do == "catch_up":
-        await services.changes.catch_up(account)
+        await _catch_up(services, account, attempt)
     else:
         log.error("unknown mailbox job %s", do)
+
+
+async def _catch_up(services: Services, account: str, attempt: int) -> None:
+    try:
+        await services.changes.catch_up(account)
+    except CredentialError:
+        return  # noted on the holder; its recovery starts a catch-up of its own
+    except GraphFailure as failure:
+        if is_transient(failure) and attempt < len(PATIENCE_S):
+            wait_s = max(failure.retry_after_s or 0, PATIENCE_S[attempt])
+            await services.accounts.queue_job(account, "catch_up", wait_s, attempt=attempt + 1)
+        else:
+            await services.accounts.queue_job(account, "initialise", force=True)
 
 
 async def notification_job(services: Services, text: str) -> None:
     """The entries of one queue message that the notification endpoint wrote."""
     content = notifications.parse(text)
-    account = content["account"]
+    account, attempt = content["account"], content.get("attempt", 0)
     try:
         if content["kind"] == "lifecycle":
             for event, _, subscription_id in content["items"]:
@@ -47,8 +64,14 @@ async def notification_job(services: Services, text: str) -> None:
         else:
             await services.changes.hinted(account, content["items"])
     except CredentialError:
-        # Noted on the account. The changes are found by the catch-up that follows its recovery.
-        return
+        return  # noted on the holder; its recovery starts a catch-up
+    except GraphFailure as failure:
+        # An outage may outlast the host's five tries, so the wait is ours. What was reported stays reported.
+        if is_transient(failure) and attempt < len(PATIENCE_S):
+            wait_s = max(failure.retry_after_s or 0, PATIENCE_S[attempt])
+            await services.queues.put_text("notifications", notifications.again(content), wait_s)
+        else:
+            await services.accounts.queue_job(account, "catch_up", CATCH_UP_AFTER_S)
 
 
 async def sweep(services: Services) -> None:

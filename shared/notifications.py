@@ -60,6 +60,11 @@ def parse(text: str) -> dict[str, Any]:
     return content
 
 
+def again(content: dict[str, Any]) -> str:
+    """The text of a queue message for the same content, one attempt later."""
+    return TAG + json.dumps(content | {"attempt": content.get("attempt", 0) + 1}, separators=(",", ":"))
+
+
 def _entries(body: bytes) -> list[dict[str, Any]]:
     try:
         value = json.loads(body)["value"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -48,6 +49,11 @@ class Sending:
     created: str
     structured: bool
     body: bytes = field(repr=False)
+
+
+def is_queue_id(text: str) -> bool:
+    """Whether this can be one of ours; anything else may not even be allowed as a key."""
+    return re.fullmatch(r"[0-9a-f]{19}", text) is not None
 
 
 def shard(queue_id: str) -> str:
@@ -275,7 +281,7 @@ class Outbox:
 
     async def cancel(self, queue_id: str) -> bool:
         """True when the mail was waiting and is now gone; false when unknown or being sent."""
-        row = await self._table.get(shard(queue_id), queue_id)
+        row = await self._table.get(shard(queue_id), queue_id) if is_queue_id(queue_id) else None
         if row is None or row.columns["state"] != WAITING:
             return False
         try:
@@ -285,7 +291,7 @@ class Outbox:
 
     async def entry(self, queue_id: str) -> dict[str, Any] | None:
         """One entry as the API shows it (15); delivered ones are gone."""
-        row = await self._table.get(shard(queue_id), queue_id)
+        row = await self._table.get(shard(queue_id), queue_id) if is_queue_id(queue_id) else None
         return entry_view(row) if row is not None and row.columns["state"] != "sent" else None
 
     async def entries(self) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from shared.mailboxes import Mailboxes
 from shared.oauth_apps import OauthApp, OauthApps
 from shared.onboarding import Onboarding
 from shared.outbox import Outbox
+from shared.polling import Polling
 from shared.schedule import Schedule
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
@@ -57,6 +58,7 @@ class Services:
     mailboxes: Mailboxes
     subscriptions: Subscriptions
     changes: Changes
+    polling: Polling
     outbox: Outbox
     submit: Submit
     onboarding: Onboarding
@@ -124,7 +126,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     service_settings = ServiceSettings(tables["settings"], vault, clock, settings.service_url)
     apps = OauthApps(tables["oauth2apps"], vault, clock, settings)
     credentials = Credentials(tables["credentials"], vault, clock, settings.login_endpoint)
-    accounts = Accounts(tables["accounts"], tables["links"], queues, vault, clock, apps)
+    accounts = Accounts(tables["accounts"], tables["links"], queues, vault, apps)
     events = Events(tables["events"], queues, clock, service_settings)
     graphs: dict[str, Graph] = {}
 
@@ -139,10 +141,10 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     subscriptions = Subscriptions(
         accounts, access, schedule, service_settings, clock, settings.key_ring, settings.poll_interval_s
     )
-    changes = Changes(
-        accounts, access, mailboxes, events, schedule, service_settings, tables["markers"], tables["cursors"],
-        clock, settings.poll_interval_s,
-    )  # fmt: skip
+    changes = Changes(accounts, access, mailboxes, events, service_settings, tables["markers"], clock)
+    polling = Polling(
+        accounts, access, mailboxes, changes, schedule, tables["cursors"], clock, settings.poll_interval_s
+    )
     outbox = Outbox(tables["outbox"], blobs, schedule, accounts, access, events, clock)
     tokens = AccessTokens(tables["tokens"], clock, settings.bootstrap_token)
 
@@ -155,6 +157,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
         await outbox.drop_account(account)
         await tokens.delete_of_account(account)
         await changes.forget(account)
+        await polling.forget(account)
         await mailboxes.forget(account)
 
     access.after_connect = after_connect
@@ -167,7 +170,9 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     webhooks = Webhooks(tables["events"], tables["counters"], queues, clock, service_settings, accounts, http)
     submit = Submit(accounts, outbox, service_settings, clock, settings.send_format)
     return Services(
-        settings, storage, tables, queues, blobs, schedule, service_settings, apps, credentials, accounts, events,
-        access, mailboxes, subscriptions, changes, outbox, submit, onboarding, consent, tokens, webhooks, clock,
-        graphs, http,
+        settings=settings, storage=storage, tables=tables, queues=queues, blobs=blobs, schedule=schedule,
+        service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts,
+        events=events, access=access, mailboxes=mailboxes, subscriptions=subscriptions, changes=changes,
+        polling=polling, outbox=outbox, submit=submit, onboarding=onboarding, consent=consent, tokens=tokens,
+        webhooks=webhooks, clock=clock, graphs=graphs, http=http,
     )  # fmt: skip

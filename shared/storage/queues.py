@@ -50,9 +50,12 @@ class Queues:
 
     async def put(self, name: str, job: dict[str, Any], delay_s: float = 0) -> None:
         """Puts a job on a queue, seen after `delay_s` seconds. One transaction."""
+        await self.put_text(name, json.dumps({"job": job}, separators=(",", ":")), delay_s)
+
+    async def put_text(self, name: str, text: str, delay_s: float = 0) -> None:
+        """Puts a message of another form than a job on a queue."""
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
 
-        text = json.dumps({"job": job}, separators=(",", ":"))
         delay = max(0, min(int(delay_s + 0.999), LONGEST_DELAY_S))
         client = self._client(name)
         try:

@@ -293,7 +293,7 @@ async def test_no_body_null_and_an_empty_array_stand_for_an_empty_object(rest: R
     """PHP clients send these; operations that need nothing accept them, others name what is missing."""
     account = unique("empty")
     await rest.create(account)
-    before = await rest.get(account)
+    before = await rest.get(account) | {"counters": None}
     more: dict[str, Any] = {"body": body, "headers": JSON}
     assert await rest.ok("PUT", f"/v1/account/{account}", **more) == {"account": account}
     assert await rest.ok("PUT", f"/v1/account/{account}/reconnect", **more) == {"reconnect": False}
@@ -302,7 +302,7 @@ async def test_no_body_null_and_an_empty_array_stand_for_an_empty_object(rest: R
     assert keys_of(await rest.call("POST", "/v1/oauth2", **more)) == {"name", "provider"}
     assert keys_of(await rest.call("POST", "/v1/tokens", **more)) == {"description"}
     assert keys_of(await rest.call("POST", "/v1/authentication/form", **more)) == {"redirectUrl"}
-    assert await rest.get(account) == before
+    assert await rest.get(account) | {"counters": None} == before
 
 
 @pytest.mark.parametrize(
@@ -469,9 +469,10 @@ class Junk:
         self.before = self.stored()
 
     def stored(self) -> set[tuple[str, str, str, str]]:
-        """Which records there are, and in which version."""
+        """Which records there are, and of those that only requests change, what is in them."""
+        settled = ("oauth2apps", "tokens", "settings")
         return {
-            (table, row["PartitionKey"], row["RowKey"], str(row.get("v00")) if table != "accounts" else "")
+            (table, row["PartitionKey"], row["RowKey"], str(row.get("v00")) if table in settled else "")
             for table, row in self.customer.rows(*STORING)
         }
 
