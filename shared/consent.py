@@ -11,7 +11,6 @@ import hmac
 import json
 import re
 import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
@@ -52,13 +51,12 @@ class PageError(Exception):
         self.status, self.text, self.detail = status, text, detail
 
 
-@dataclass(frozen=True)
 class Mismatch(Exception):
     """Somebody else than expected signed in. `retry` is a fresh link for the same set-up."""
 
-    expected: str
-    actual: str
-    retry: str
+    def __init__(self, expected: str, actual: str, retry: str) -> None:
+        super().__init__("another account is expected")
+        self.expected, self.actual, self.retry = expected, actual, retry
 
 
 def new_nonce() -> str:

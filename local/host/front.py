@@ -48,7 +48,7 @@ class Front:
         application = web.Application(
             client_max_size=MAX_BODY_BYTES, handler_args={"auto_decompress": False, "access_log": None}
         )
-        application.router.add_route("*", "/{tail:.*}", self._handle)
+        application.router.add_route("*", r"/{tail:[\s\S]*}", self._handle)  # %0A, too
         return application
 
     async def _handle(self, request: web.Request) -> web.Response:
