@@ -18,7 +18,7 @@ from typing import Any
 
 from shared import login_failures
 from shared.clock import Clock, iso, parse_time
-from shared.errors import StorageConflict
+from shared.errors import CredentialError, StorageConflict
 from shared.id_tokens import IdTokens
 from shared.login_http import LoginHttp
 from shared.oauth_apps import Cloud, OauthApp
@@ -97,6 +97,14 @@ class Credentials:
         key = storable(holder)
         self._kept.pop(key, None)
         await self._table.put(Row(key, KEY, self._sealed(key, stored)))
+
+    async def keep_renewable(self, holder: str, fresh: Stored) -> None:
+        """Adds to a new access token what the holder's stored one is renewed with."""
+        try:
+            old = await self._load(storable(holder))
+        except CredentialError:
+            return  # what can not be opened can not be kept
+        fresh.cache, fresh.imported = old.cache, old.imported | fresh.imported
 
     async def forget(self, holder: str) -> None:
         """Removes the holder's tokens."""

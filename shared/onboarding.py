@@ -23,6 +23,7 @@ PLAIN_FIELDS = (
     "name email expectedEmail path subconnections copy logs notifyFrom syncFrom proxy smtpEhloName imapIndexer "
     "locale tz"
 ).split()
+TOKENS = ("accessToken", "refreshToken")
 
 
 class Onboarding:
@@ -192,7 +193,7 @@ class Onboarding:
             return "sign-in"
         if app is not None and app.is_application:
             return "application"
-        if any(given.get(name) not in (None, "", MASK) for name in ("accessToken", "refreshToken")):
+        if any(given.get(name) not in (None, "", MASK) for name in TOKENS):
             return "imported"
         # Without new tokens an update keeps what the account has; a plain replacement of oauth2 does too,
         # since clients write back what they read, with the tokens masked.
@@ -201,12 +202,16 @@ class Onboarding:
 
     async def _store_credentials(self, record: Record, fields: dict[str, Any], signed_in: Stored | None) -> None:
         account, given = record["account"], fields.get("oauth2") or {}
+        tokens = {name: given[name] for name in TOKENS if given.get(name) not in (None, "", MASK)}
         if signed_in is not None:
             await self._credentials.save(account, signed_in)
-        elif record.get("credentials") == "imported" and (given.get("accessToken") or given.get("refreshToken")):
-            tokens = {k: v for k, v in given.items() if v != MASK}
+        elif record.get("credentials") == "imported" and tokens:
             assumed_end = iso(self._clock() + timedelta(hours=1))
-            await self._credentials.save(account, imported(tokens | {"assumed_end": assumed_end}))
+            stored = imported({"expires": given.get("expires"), "assumed_end": assumed_end, **tokens})
+            refresh_stays = given.get("refreshToken") == MASK or (given.get("partial") and "refreshToken" not in given)
+            if refresh_stays:
+                await self._credentials.keep_renewable(account, stored)
+            await self._credentials.save(account, stored)
 
     async def _linked(self, record: Record, old_parent: str | None) -> Record:
         """The record with its chain resolved, and the links between accounts brought up to date."""

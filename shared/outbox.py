@@ -12,14 +12,14 @@ import json
 import random
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from shared.access import Access
 from shared.accounts import Accounts, Reach, Record, auth_of, delegate_of
 from shared.clock import Clock, iso, parse_time
-from shared.errors import CredentialError, GraphFailure, StorageConflict
+from shared.errors import ApiError, CredentialError, GraphFailure, StorageConflict
 from shared.graph import requests
 from shared.graph.failures import MEANINGS, hint, is_transient
 from shared.schedule import Schedule
@@ -33,7 +33,11 @@ INLINE_LIMIT = 500_000  # a body up to this size is kept in the record, a larger
 FIRST_PAUSE_S = 5.0
 LONGEST_PAUSE_S = 3600.0
 RUN_S = 600  # a send still marked so long after its start has lost its process
-LOOKS_S = (30, 60, 120, 300)  # waits before each look for a mail whose send was unclear
+# Waits before each look for a mail whose send was unclear; the last one repeats. Exchange files the copy within
+# seconds, sometimes later (graph.md 6.1), so absence counts only when it was seen several times over minutes.
+LOOKS_S = (15, 45, 90, 300)
+ABSENCES = 3
+MOST_LOOKS = 10
 WAITING, SENDING, UNCLEAR = "queued", "sending", "unclear"
 
 
@@ -220,35 +224,47 @@ class Outbox:
 
     # -- unclear outcomes ----------------------------------------------------------------------------------
 
-    async def _look_later(self, row: Row, reason: str) -> None:
+    async def _look_later(self, row: Row, reason: str, *, absences: int = 0) -> None:
         looks = row.value.get("looks", 0)
         when = self._clock() + timedelta(seconds=LOOKS_S[min(looks, len(LOOKS_S) - 1)])
-        value = row.value | {"looks": looks + 1, "reason": reason, "nextAttempt": iso(when)}
+        value = row.value | {"looks": looks + 1, "absences": absences, "reason": reason, "nextAttempt": iso(when)}
         if await self._settle(row, value, UNCLEAR):
             await self._schedule.once(when, QUEUE, {"queueId": row.key})
 
     async def _look(self, row: Row, reason: str) -> None:
-        """Looks for the mail in its mailbox. Found: sent. Not found after several looks: unknown."""
+        """Looks for the mail in its mailbox. Found: sent. Absent in several looks, over minutes: not sent, so it
+        is tried again. Neither, because nobody could look or it hangs in Drafts: unknown in the end."""
         reason = row.value.get("reason") or reason
-        record = await self._accounts.find(row.value["account"])
-        try:
-            found = record is not None and await self._is_there(row, await self._accounts.reach(record))
-        except (CredentialError, GraphFailure):
-            found = False
-        if found:
+        finding = await self._find(row)
+        absences = row.value.get("absences", 0) + (finding == "absent")
+        if finding == "sent":
             await self._sent(row)
-        elif row.value.get("looks", 0) < len(LOOKS_S):
-            await self._look_later(row, reason)
+        elif absences >= ABSENCES:
+            record = await self._accounts.get(row.value["account"])
+            fresh = replace(row, value=row.value | {"looks": 0, "absences": 0, "reason": ""})
+            await self._failed(fresh, record, f"Not sent: {reason}", "ConnectionError", again=True)
+        elif row.value.get("looks", 0) < MOST_LOOKS:
+            await self._look_later(row, reason, absences=absences)
         else:
             text = (
-                f"It is not known whether the mail was sent: {reason}, and no message with its Message-ID was "
-                "found in the mailbox. It is not sent again automatically; check with the recipient."
+                f"It is not known whether the mail was sent: {reason}, and its mailbox could not tell ({finding}). "
+                "It is not sent again by itself; check with the recipient."
             )
             await self._give_up(row, "unknown", {"message": text, "code": "SendOutcomeUnknown", "statusCode": 0})
 
-    async def _is_there(self, row: Row, reach: Reach) -> bool:
-        answer = await self._access.call(reach, lambda c: requests.sent_copy(c, reach.mailbox, row.value["messageId"]))
-        return any(not found.get("isDraft") for found in answer.json().get("value", ()))
+    async def _find(self, row: Row) -> str:
+        """sent, draft (there but not sent), absent, or unreachable."""
+        try:
+            record = await self._accounts.get(row.value["account"])
+            reach = await self._accounts.reach(record)
+            message_id = row.value["messageId"]
+            answer = await self._access.call(reach, lambda c: requests.sent_copy(c, reach.mailbox, message_id))
+        except (CredentialError, GraphFailure, ApiError):
+            return "unreachable"
+        found = answer.json().get("value", ())
+        if any(not one.get("isDraft") for one in found):
+            return "sent"
+        return "draft" if found else "absent"
 
     # -- the record ----------------------------------------------------------------------------------------
 

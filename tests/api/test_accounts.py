@@ -434,6 +434,20 @@ async def test_masked_tokens_written_back_keep_the_tokens(rest: Rest, tenant: Te
     await rest.connected(account)
 
 
+async def test_a_new_access_token_alone_keeps_the_refresh_token(rest: Rest, tenant: Tenant) -> None:
+    """A partial update with only an access token, or with the refresh token masked, can still be renewed."""
+    account = unique("renew")
+    await rest.own(account)
+    for more in ({"partial": True}, {"refreshToken": "******"}):
+        shown = (await rest.get(account))["oauth2"]
+        ended = {"accessToken": "used up", "expires": "2020-01-01T00:00:00.000Z"}
+        oauth2 = {"provider": shown["provider"], "auth": shown["auth"], **ended, **more}
+        await tenant.clear_log()
+        await rest.ok("PUT", f"/v1/account/{account}", {"oauth2": oauth2})
+        await rest.connected(account)
+        assert await tenant.log(surface="login", path="/token")
+
+
 # -- the list -------------------------------------------------------------------------------------------------
 
 
