@@ -92,7 +92,9 @@ class Mailboxes:
             if failure.status not in _REFUSALS:
                 raise
             expired = fresh.link and failure.status in (400, 410, 502)
-            fresh = Tree(roles=fresh.roles)  # an expired cursor: start again (graph.md 5.3)
+            # An expired cursor: start again (graph.md 5.3). The well-known folders too are looked up anew, since
+            # a mailbox that was made again under the same address has other ids.
+            fresh = Tree()
             changed = await self._round(reach, fresh) if expired else await self._inbox_alone(reach, fresh)
         if not fresh.roles:
             fresh.roles = await self._roles(reach)

@@ -15,7 +15,7 @@ from typing import Any
 from shared.clock import Clock, iso
 from shared.errors import ApiError, NotFound, StorageConflict
 from shared.settings import Settings
-from shared.storage.keys import document_id
+from shared.storage.keys import document_id, storable
 from shared.storage.tables import Row, Table
 from shared.vault import SealBroken, Vault, encode
 
@@ -129,7 +129,7 @@ class OauthApps:
         """One application as the API shows it; NotFound."""
         if self._configured and app_id == self._configured.id:
             return _configured_view(self._configured)
-        row = await self._table.get(PARTITION, app_id)
+        row = await self._table.get(PARTITION, storable(app_id))
         if row is None:
             raise app_not_found()
         return _view(row.value)
@@ -146,7 +146,7 @@ class OauthApps:
         """Changes only the given fields; NotFound, or 403 for the app that settings define."""
         self._refuse_configured(app_id)
         while True:
-            row = await self._table.get(PARTITION, app_id)
+            row = await self._table.get(PARTITION, storable(app_id))
             if row is None:
                 raise app_not_found()
             record = row.value | self._sealed({**fields, "id": app_id, "updated": iso(self._clock())})
@@ -159,7 +159,7 @@ class OauthApps:
 
     async def note_failure(self, app_id: str, response: str | None) -> None:
         """Keeps the last application-level failure for `lastError` (8); None clears it."""
-        row = await self._table.get(PARTITION, app_id)
+        row = await self._table.get(PARTITION, storable(app_id))
         error = {"response": response} if response else None
         if row is None or row.value.get("lastError") == error:
             return
@@ -171,7 +171,7 @@ class OauthApps:
     async def delete(self, app_id: str) -> None:
         """Removes the application; NotFound, or 403 for the app that settings define."""
         self._refuse_configured(app_id)
-        if not await self._table.delete(PARTITION, app_id):
+        if not await self._table.delete(PARTITION, storable(app_id)):
             raise app_not_found()
         self._kept.pop(app_id, None)
 
@@ -183,7 +183,7 @@ class OauthApps:
         now = self._clock().timestamp()
         kept = self._kept.get(app_id)
         if kept is None or not kept[0] <= now < kept[0] + KEPT_S:
-            kept = (now, await self._table.get(PARTITION, app_id))
+            kept = (now, await self._table.get(PARTITION, storable(app_id)))
             if kept[1] is not None:
                 self._kept[app_id] = kept
         return kept[1]

@@ -75,7 +75,7 @@ class Subscriptions:
         if record.get("sendOnly"):
             await self._accounts.change(account, lambda r: r | {"notifications": SEND_ONLY, "turns": None})
             return
-        if notifications["mode"] == "push" and (problem := await self.ensure(account)):
+        if notifications["mode"] == "push" and (problem := await self.ensure(account, verify=True)):
             notifications = {"mode": "poll", "reason": FAILED.format(problem=problem, seconds=self._poll_interval_s)}
             wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]
             await self._accounts.queue_job(account, "subscribe", wait_s, attempt=attempt + 1)
@@ -126,9 +126,10 @@ class Subscriptions:
             return False
         return parse_time(subscription["expirationDateTime"]) > self._clock() + timedelta(seconds=60)
 
-    async def ensure(self, account: str) -> str:
-        """Creates the subscription, or renews it when less than a day is left. "" when all is well, else what
-        went wrong, which is kept on the record too."""
+    async def ensure(self, account: str, *, verify: bool = False) -> str:
+        """Creates the subscription, or renews it when less than a day is left; with `verify` in any case, since
+        a renewal shows whether Graph still has it. "" when all is well, else what went wrong, which is kept on
+        the record too."""
         record = await self._accounts.find(account)
         if record is None:
             return ""
@@ -136,7 +137,7 @@ class Subscriptions:
             reach = await self._accounts.reach(record)
             if not self._is_alive(record):
                 await self._create(account, reach)
-            elif self._ends_soon(record):
+            elif verify or self._ends_soon(record):
                 await self._renew(account, reach, record["subscription"]["id"])
         except (GraphFailure, CredentialError) as failure:
             await self._note_error(account, failure)

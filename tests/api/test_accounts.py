@@ -145,7 +145,7 @@ async def test_servers_of_other_protocols_are_refused_with_the_way_out(rest: Res
     assert (await rest.call("GET", f"/v1/account/{account}")).body == NO_ACCOUNT
 
 
-@pytest.mark.parametrize("provider", [None, "", "AAAAAAAAAAAAAAAA", "outlook", "gmail"])
+@pytest.mark.parametrize("provider", [None, "", "AAAAAAAAAAAAAAAA", "outlook", "gmail", "a/b?#\\", "😀" * 256])
 async def test_an_app_that_does_not_exist_is_refused(rest: Rest, provider: str | None) -> None:
     """An account that is to hold credentials needs an OAuth2 app that is there."""
     account = unique("noapp")

@@ -4,7 +4,9 @@ own storage and tenant, so that what the login service is asked is this app's do
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -21,8 +23,6 @@ from local import services
 from tests.support.application import Application
 from tests.support.people import (
     ANN,
-    APPLICATION_ID,
-    APPLICATION_SECRET,
     CLIENT_ID,
     CLIENT_SECRET,
     RITA,
@@ -32,12 +32,14 @@ from tests.support.people import (
 )
 from tests.support.tenant import Tenant
 
+SECRET = "an-application-secret"
 IDENTITY = "33333333-4444-5555-6666-777777777777"
 TOKEN = "/oauth2/v2.0/token$"
-APPLICATION = {
-    "OAUTH_APP_CLIENT_ID": APPLICATION_ID,
-    "OAUTH_APP_PROVIDER": "outlookService",
-    "OAUTH_APP_AUTHORITY": TENANT_ID,
+IDENTITY_PRINCIPAL = "44444444-5555-6666-7777-888888888888"
+FEDERATED = {
+    "issuer": f"https://login.microsoftonline.com/{TENANT_ID}/v2.0",
+    "subject": IDENTITY_PRINCIPAL,
+    "audience": "api://AzureADTokenExchange",
 }
 
 Start = Callable[..., People]
@@ -106,9 +108,22 @@ def certificate() -> tuple[str, str]:
     return private + public, public
 
 
-async def only_app(people: People) -> str:
-    """The id of the app that settings define."""
-    (shown,) = [one for one in (await people.api("GET", "/v1/oauth2"))["apps"] if one["clientId"] == APPLICATION_ID]
+def application() -> dict[str, str]:
+    """Settings of an app with application access, under a client id of its own: tokens of an app are kept as long
+    as they last, and another test's would serve."""
+    return {
+        "OAUTH_APP_CLIENT_ID": str(uuid.uuid4()),
+        "OAUTH_APP_PROVIDER": "outlookService",
+        "OAUTH_APP_AUTHORITY": TENANT_ID,
+    }
+
+
+async def only_app(people: People, **credentials: Any) -> str:
+    """Registers the app of the settings at the tenant, with these credentials; its id at the service."""
+    client_id = people.app.host.settings["OAUTH_APP_CLIENT_ID"]
+    roles = ["Mail.ReadWrite", "Mail.Send", "User.Read.All"]
+    await people.tenant.add_application(client_id=client_id, application_roles=roles, **credentials)
+    (shown,) = [one for one in (await people.api("GET", "/v1/oauth2"))["apps"] if one["clientId"] == client_id]
     return str(shown["id"])
 
 
@@ -130,8 +145,8 @@ async def connects_and_sends(people: People, account: str, provider: str, mailbo
 
 async def test_application_access_by_secret(start: Start) -> None:
     """An app of the settings with a secret opens mailboxes without anybody signing in."""
-    people = start(**APPLICATION, OAUTH_APP_CLIENT_SECRET=APPLICATION_SECRET)
-    await connects_and_sends(people, "support", await only_app(people))
+    people = start(**application(), OAUTH_APP_CLIENT_SECRET=SECRET)
+    await connects_and_sends(people, "support", await only_app(people, secrets=[SECRET]))
 
 
 @pytest.mark.parametrize("one_line", [False, True])
@@ -139,18 +154,17 @@ async def test_application_access_by_certificate(start: Start, one_line: bool) -
     """A certificate registered at the tenant replaces the secret; its PEM may be one line with `\\n`."""
     people_pem, public = certificate()
     pem = people_pem.replace("\n", "\\n") if one_line else people_pem
-    people = start(**APPLICATION, OAUTH_APP_CERTIFICATE=pem)
-    change = {"certificates": [public], "secrets": []}
-    await people.tenant.control("PATCH", f"/applications/{APPLICATION_ID}", change)
-    await connects_and_sends(people, "support", await only_app(people))
-    text = (await people.app.call("GET", f"/v1/oauth2/{await only_app(people)}")).body
+    people = start(**application(), OAUTH_APP_CERTIFICATE=pem)
+    provider = await only_app(people, certificates=[public])
+    await connects_and_sends(people, "support", provider)
+    text = (await people.app.call("GET", f"/v1/oauth2/{provider}")).body
     assert "PRIVATE KEY" not in str(text)
 
 
 async def test_a_certificate_that_is_not_registered_is_explained(start: Start) -> None:
     """The account says that the certificate is not the one registered."""
-    people = start(**APPLICATION, OAUTH_APP_CERTIFICATE=certificate()[0])
-    oauth2 = {"provider": await only_app(people), "auth": {"user": SUPPORT}}
+    people = start(**application(), OAUTH_APP_CERTIFICATE=certificate()[0])
+    oauth2 = {"provider": await only_app(people, certificates=[certificate()[1]]), "auth": {"user": SUPPORT}}
     await people.api("POST", "/v1/account", {"account": "support", "name": "S", "oauth2": oauth2})
     error = (await people.in_state("support", "authenticationError"))["lastError"]
     assert "AADSTS700027" in error["response"]
@@ -159,16 +173,14 @@ async def test_a_certificate_that_is_not_registered_is_explained(start: Start) -
 
 async def test_application_access_by_managed_identity(start: Start) -> None:
     """A managed identity that the app registration trusts replaces the secret."""
-    people = start(**APPLICATION, OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
-    await people.tenant.control("PATCH", f"/applications/{APPLICATION_ID}", {"secrets": []})
-    await connects_and_sends(people, "support", await only_app(people))
+    people = start(**application(), OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
+    await connects_and_sends(people, "support", await only_app(people, federated=[FEDERATED]))
     assert (await people.tenant.counts())["msi"] == 1
 
 
 async def test_an_identity_that_is_not_trusted_is_explained(start: Start) -> None:
     """Without the federated credential the account names what is missing."""
-    people = start(**APPLICATION, OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
-    await people.tenant.control("PATCH", f"/applications/{APPLICATION_ID}", {"federated": []})
+    people = start(**application(), OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
     oauth2 = {"provider": await only_app(people), "auth": {"user": SUPPORT}}
     await people.api("POST", "/v1/account", {"account": "support", "name": "S", "oauth2": oauth2})
     error = (await people.in_state("support", "authenticationError"))["lastError"]
@@ -178,9 +190,9 @@ async def test_an_identity_that_is_not_trusted_is_explained(start: Start) -> Non
 
 async def test_an_identity_endpoint_out_of_reach_is_a_connect_error(start: Start) -> None:
     """An outage of the identity endpoint is no refusal, and the account recovers by itself."""
-    people = start(**APPLICATION, OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
+    people = start(**application(), OAUTH_APP_MANAGED_IDENTITY=IDENTITY)
     await people.tenant.add_fault({"drop": True}, match={"path_regex": "^/msi/token"}, times=None)
-    oauth2 = {"provider": await only_app(people), "auth": {"user": SUPPORT}}
+    oauth2 = {"provider": await only_app(people, federated=[FEDERATED]), "auth": {"user": SUPPORT}}
     await people.api("POST", "/v1/account", {"account": "support", "name": "S", "oauth2": oauth2})
     shown = await people.in_state("support", "connectError", "authenticationError", "connected")
     assert shown["state"] == "connectError"
@@ -190,8 +202,8 @@ async def test_an_identity_endpoint_out_of_reach_is_a_connect_error(start: Start
 
 async def test_children_of_application_access_have_its_rights(start: Start) -> None:
     """An account may borrow from one with application access; its mailbox needs no Full Access."""
-    people = start(**APPLICATION, OAUTH_APP_CLIENT_SECRET=APPLICATION_SECRET)
-    await connects_and_sends(people, "relay", await only_app(people), "relay@contoso.example")
+    people = start(**application(), OAUTH_APP_CLIENT_SECRET=SECRET)
+    await connects_and_sends(people, "relay", await only_app(people, secrets=[SECRET]), "relay@contoso.example")
     await people.borrower("locked", "relay", "locked@contoso.example")
     shown = await people.in_state("locked", "connected", "authenticationError")
     assert (shown["state"], shown["type"]) == ("connected", "delegated")
@@ -201,8 +213,8 @@ async def test_children_of_application_access_have_its_rights(start: Start) -> N
 
 async def test_many_mailboxes_share_one_application_token(start: Start) -> None:
     """Application access asks for one token, however many mailboxes use it."""
-    people = start(**APPLICATION, OAUTH_APP_CLIENT_SECRET=APPLICATION_SECRET)
-    provider = await only_app(people)
+    people = start(**application(), OAUTH_APP_CLIENT_SECRET=SECRET)
+    provider = await only_app(people, secrets=[SECRET])
     for name in ("support", "sales", "relay"):
         await connects_and_sends(people, name, provider, f"{name}@contoso.example")
     assert len(await token_requests(people)) == 1
@@ -310,8 +322,8 @@ async def test_a_fresh_process_uses_the_stored_token(start: Start) -> None:
 
 async def test_a_fresh_process_uses_the_stored_application_token(start: Start) -> None:
     """The same for application access: the secret is not sent again while the token lasts."""
-    people = start(**APPLICATION, OAUTH_APP_CLIENT_SECRET=APPLICATION_SECRET)
-    await connects_and_sends(people, "support", await only_app(people))
+    people = start(**application(), OAUTH_APP_CLIENT_SECRET=SECRET)
+    await connects_and_sends(people, "support", await only_app(people, secrets=[SECRET]))
     before = await login_calls(people)
     people.app.host.kill()
     people.app.host.start()
@@ -348,7 +360,8 @@ async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
     sent = await asyncio.gather(*[people.submit("ann", subject=f"Number {number}") for number in range(10)])
     for message_id in sent:
         assert await people.arrived(message_id)
-    assert len(await token_requests(people)) == before + 1
+    asked = (await token_requests(people))[before:]
+    assert [(one["status"], base64.b64decode(one["body_base64"])) for one in asked] == 1
 
 
 async def test_signing_in_stores_what_later_sends_need(start: Start) -> None:

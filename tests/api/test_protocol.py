@@ -113,7 +113,12 @@ async def test_permissions_only_subtract_and_never_reach_admin_operations(rest: 
     assert (refused.status, refused.body) == (
         403, forbidden("Unauthorized permission", requiredPermission="account:destructive"),
     )  # fmt: skip
-    for method, path in (("GET", "/v1/settings"), ("GET", "/v1/tokens"), ("POST", "/v1/account"), ("GET", "/v1/oauth2")):
+    for method, path in (
+        ("GET", "/v1/settings"),
+        ("GET", "/v1/tokens"),
+        ("POST", "/v1/account"),
+        ("GET", "/v1/oauth2"),
+    ):
         answer = await rest.call(method, path, token=token)
         assert (answer.status, answer.body["message"]) == (403, "Unauthorized permission"), path
     mail = await rest.call("POST", f"/v1/account/{account}/submit", {"to": {"address": "a@b.example"}}, token=token)
@@ -208,10 +213,12 @@ async def test_a_bad_token_is_told_before_a_bad_body(rest: Rest) -> None:
     [
         ("GET", "/v1"), ("GET", "/v1/"), ("GET", "/v1/nothing"), ("POST", "/v1/nothing/at/all"), ("GET", "/nothing"),
         ("GET", "/v1/account"), ("GET", "/v1/account/"), ("POST", "/v1/accounts"), ("DELETE", "/v1/settings"),
-        ("PATCH", "/v1/settings"), ("PUT", "/v1/oauth2"), ("POST", "/v1/account/x/reconnect"), ("OPTIONS", "/v1/tokens"),
+        ("PATCH", "/v1/settings"), ("PUT", "/v1/oauth2"), ("POST", "/v1/account/x/reconnect"),
+        ("OPTIONS", "/v1/tokens"),
         ("GET", "/v1/account/x/submit"), ("GET", "/v1/account/a/b"), ("GET", "/V1/accounts"), ("GET", "/v1//accounts"),
         ("GET", "/v1/accounts/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("DELETE", "/health"),
-        ("GET", "/v1/%FF"), ("GET", "/%00"), ("GET", "/v1/..%2F..%2Fetc%2Fpasswd"), ("POST", "/v1/settings/%F0%9F%98%80"),
+        ("GET", "/v1/%FF"), ("GET", "/%00"), ("GET", "/v1/..%2F..%2Fetc%2Fpasswd"),
+        ("POST", "/v1/settings/%F0%9F%98%80"),
     ],
 )  # fmt: skip
 async def test_unknown_paths_and_wrong_methods_are_a_json_404(rest: Rest, method: str, path: str) -> None:
@@ -278,7 +285,9 @@ async def test_a_body_that_is_not_json_is_refused_by_every_operation(rest: Rest,
         assert (answer.status, answer.body) == (400, BROKEN), path
 
 
-@pytest.mark.parametrize("body", [b"[1]", b'[{"name": "x"}]', b'"text"', b"5", b"true", b"1e999", b"NaN", b"false", b'""'])
+@pytest.mark.parametrize(
+    "body", [b"[1]", b'[{"name": "x"}]', b'"text"', b"5", b"true", b"1e999", b"NaN", b"false", b'""']
+)
 async def test_a_body_that_is_json_but_no_object_is_refused_by_every_operation(rest: Rest, body: bytes) -> None:
     """Arrays with content and bare values are invalid input."""
     account = unique("body")
@@ -353,7 +362,8 @@ async def test_unknown_query_parameters_of_every_operation_are_named(rest: Rest)
     account = unique("query")
     await rest.create(account)
     operations = [
-        *BODY_OPERATIONS, ("GET", "/v1/account/{account}"), ("DELETE", "/v1/account/{account}"), ("GET", "/v1/accounts"),
+        *BODY_OPERATIONS, ("GET", "/v1/account/{account}"), ("DELETE", "/v1/account/{account}"),
+        ("GET", "/v1/accounts"),
         ("GET", "/v1/oauth2"), ("GET", "/v1/oauth2/x"), ("GET", "/v1/settings"), ("GET", "/v1/tokens"),
         ("GET", "/v1/tokens/x"), ("DELETE", "/v1/tokens/x"), ("GET", "/v1/outbox"), ("GET", "/v1/outbox/x"),
         ("GET", "/v1/tokens/account/{account}"),
@@ -437,7 +447,9 @@ NAMES = st.sampled_from(
 TEXTS = st.one_of(
     st.text(st.characters(), max_size=30),
     st.text(st.characters(categories=["Cs", "Cc", "Lo"]), max_size=5),
-    st.sampled_from(["outlook", "outlookService", "a@b.example", "https://x.example/", "now", "2026-01-01", "api", "*"]),
+    st.sampled_from(
+        ["outlook", "outlookService", "a@b.example", "https://x.example/", "now", "2026-01-01", "api", "*"]
+    ),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),

@@ -1008,7 +1008,7 @@ async def test_an_unclear_failure_is_never_answered_with_a_second_mail_on_a_gues
 ) -> None:
     """When nobody can tell, and no copy is found, the end is `unknown`: no second try, one messageFailed."""
     await sending.begin(action)
-    await sending.shop.run_for(1200)
+    await sending.shop.run_for(1200, tick_s=300)
     assert sending.tries == 1
     assert sending.arrived == 0
     assert (await sending.told()).count("messageFailed") == 1
@@ -1029,7 +1029,7 @@ async def test_a_mail_that_was_sent_before_the_failure_is_found_and_never_sent_a
     entry = await sending.state()
     assert entry is not None
     assert entry["progress"]["status"] == "processing"
-    await sending.shop.run_for(1200)
+    await sending.shop.run_for(1200, tick_s=300)
     assert sending.arrived == 1
     assert sending.tries == 1
     assert (await sending.told()) == ["messageSent"]
@@ -1054,7 +1054,7 @@ async def test_a_worker_that_dies_while_sending_leaves_no_second_mail(sending: S
     sending.answer = entry
     await shop.services.outbox.send(job)
     assert sending.tries == 1
-    await shop.run_for(1500)
+    await shop.run_for(1500, tick_s=300)
     assert sending.tries == 1
     assert sending.arrived == 1
     assert await sending.told() == ["messageSent"]
@@ -1085,7 +1085,7 @@ async def test_two_workers_with_the_same_message_at_once_send_one_mail(workshop:
 async def test_delivery_attempts_are_honoured(sending: Sending, attempts: int) -> None:
     """So many tries, so many messageDeliveryError, then one messageFailed and no further try."""
     await sending.begin({"status": 503}, None, deliveryAttempts=attempts)
-    await sending.shop.run_for(7200)
+    await sending.shop.run_for(3600, tick_s=600)
     assert sending.tries == attempts
     assert await sending.told() == ["messageDeliveryError"] * attempts + ["messageFailed"]
     found = await sending.shop.events(sending.account, "messageDeliveryError")

@@ -160,13 +160,14 @@ class Workshop:
         elif name == "notifications":
             await notification_job(self.services, job)
 
-    async def run_for(self, seconds: float) -> None:
-        """Lets that much time pass, working off what falls due on the way, the minute timer included."""
+    async def run_for(self, seconds: float, tick_s: float = 60) -> None:
+        """Lets that much time pass, working off what falls due on the way, the minute timer included. `tick_s`
+        makes the timer rarer where days pass."""
         end = self.clock() + timedelta(seconds=seconds)
         await self.run_due()
         while (now := self.clock()) < end:
             following = self.queues.next_due()
-            step = min(60.0, (end - now).total_seconds())
+            step = min(tick_s, (end - now).total_seconds())
             if following is not None:
                 step = min(step, max(0.0, (following - now).total_seconds()))
             self.advance(step + 0.001)
