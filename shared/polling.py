@@ -98,6 +98,8 @@ class Polling:
         reach = await self._accounts.reach(record)
         tree, changed = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
         cursors = await self._stored(account)
+        for gone in set(cursors) - set(tree.folders):
+            await self._cursors.delete(storable(account), digest(gone))
         pages, walking = PAGES_PER_TURN, False
         for folder in folders_to_ask(tree, set(cursors), changed, int(now.timestamp() / self._interval_s)):
             if pages > 0:
@@ -127,7 +129,7 @@ class Polling:
                 await self._changes.entry(record, reach, entry, first_walk=cursor.first_walk)
                 seen += 1
             following = page.get("@odata.nextLink")
-            cursor = replace(cursor, link=following or page["@odata.deltaLink"])
+            cursor = replace(cursor, link=following or page.get("@odata.deltaLink", ""))
             if not following:
                 cursor = replace(cursor, first_walk=False)
                 break

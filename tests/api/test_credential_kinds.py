@@ -361,7 +361,7 @@ async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
     for message_id in sent:
         assert await people.arrived(message_id)
     asked = (await token_requests(people))[before:]
-    assert [(one["status"], base64.b64decode(one["body_base64"])) for one in asked] == 1
+    assert [(one["status"], one["time"][17:23], base64.b64decode(one["body_base64"])[-700:]) for one in asked][1:] == [], await people.tenant.log(surface="graph", since=str(asked[0]["number"] - 3))
 
 
 async def test_signing_in_stores_what_later_sends_need(start: Start) -> None:
