@@ -139,7 +139,8 @@ class Consent:
         if not isinstance(nonce, str) or not NONCE.fullmatch(nonce):
             raise PageError(400, "Invalid nonce format. Please generate a new authentication URL.")
         age_s = self._clock().timestamp() - (made / 1000 if isinstance(made, int | float) else 0)
-        if age_s > LINK_LIFE.total_seconds() or await self._nonces.get(_storable(nonce), "claimed"):
+        life_s = LINK_LIFE.total_seconds()
+        if not -life_s <= age_s <= life_s or await self._nonces.get(_storable(nonce), "claimed"):
             raise PageError(403, EXPIRED)
 
     async def offered_apps(self) -> list[OauthApp]:

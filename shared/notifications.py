@@ -77,7 +77,9 @@ def _change(entry: dict[str, Any]) -> list[str] | None:
     resource = entry.get("resourceData")
     message_id = resource.get("id") if isinstance(resource, dict) else None
     change = entry.get("changeType")
-    if change not in CHANGES or not isinstance(message_id, str) or not 0 < len(message_id) <= 1024:
+    if not isinstance(change, str) or not isinstance(message_id, str):
+        return None
+    if change not in CHANGES or not 0 < len(message_id) <= 1024:
         return None
     return [change, message_id, str(entry.get("subscriptionId") or "")[:128]]
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.clock import Clock, iso
-from shared.errors import ApiError, NotFound, StorageConflict
+from shared.errors import ApiError, InvalidInput, NotFound, StorageConflict
 from shared.settings import Settings
 from shared.storage.keys import document_id, storable
 from shared.storage.tables import Row, Table
@@ -116,12 +116,12 @@ class OauthApps:
 
     async def all(self) -> list[OauthApp]:
         """Every application, oldest first, the configured one at the head."""
-        rows = await self._table.partition(PARTITION)
+        rows = await self._rows()
         return ([self._configured] if self._configured else []) + [self._opened(row) for row in rows]
 
     async def views(self) -> list[dict[str, Any]]:
         """Every application as the API shows it, secrets masked."""
-        rows = await self._table.partition(PARTITION)
+        rows = await self._rows()
         shown = [_configured_view(self._configured)] if self._configured else []
         return shown + [_view(row.value) for row in rows]
 
@@ -149,6 +149,8 @@ class OauthApps:
             row = await self._table.get(PARTITION, storable(app_id))
             if row is None:
                 raise app_not_found()
+            if row.value["provider"] == "outlookService" and fields.get("authority") in SHARED_AUTHORITIES:
+                raise InvalidInput.field("authority", '"authority" must be the tenant id for application access')
             record = row.value | self._sealed({**fields, "id": app_id, "updated": iso(self._clock())})
             try:
                 await self._table.replace(Row(PARTITION, app_id, record, row.etag))
@@ -178,6 +180,10 @@ class OauthApps:
     def _refuse_configured(self, app_id: str) -> None:
         if self._configured and app_id == self._configured.id:
             raise ApiError(403, "This application is defined by the service's settings (OAUTH_APP_…). Change it there.")
+
+    async def _rows(self) -> list[Row]:
+        """Every record, oldest first: ids do not sort by time, since base64url does not keep the order of bytes."""
+        return sorted(await self._table.partition(PARTITION), key=lambda row: row.value["created"])
 
     async def _row(self, app_id: str) -> Row | None:
         now = self._clock().timestamp()
@@ -274,6 +280,7 @@ def _view(record: dict[str, Any]) -> dict[str, Any]:
         "enabled": bool(record.get("enabled")),
         "baseScopes": "api",
         "includeInListing": listed,
+        "cloud": record.get("cloud") or "global",
         "lastError": record.get("lastError"),
     }
 

@@ -95,7 +95,9 @@ class Onboarding:
         if parent := delegation.parent_of(record):
             await self._accounts.unlink(account, parent)
         happening = f"deleted {record['created']}"
-        await self._events.emit(account, "accountDeleted", {"account": account}, happening=happening)
+        await self._events.emit(
+            account, "accountDeleted", {"account": account}, happening=happening, target=record.get("webhooksSealed")
+        )
         await self._accounts.remove(account)
         await self.relink(account)
 

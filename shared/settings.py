@@ -40,8 +40,12 @@ def _text(value: str) -> str:
 
 
 def _url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
+    try:
+        parts = urlsplit(value)
+        sound = parts.scheme in ("http", "https") and bool(parts.netloc)
+    except ValueError:
+        sound = False  # the exception's own text may hold the value
+    if not sound:
         raise ValueError("must be an http(s) URL such as https://mail.contoso.com")
     return value.rstrip("/")
 
@@ -57,7 +61,7 @@ def _token(value: str) -> str:
 
 
 def _seconds(value: str) -> int:
-    seconds = int(value) if value.isdigit() else 0
+    seconds = int(value) if value.isdecimal() else 0
     if not 1 <= seconds <= 3600:
         raise ValueError("must be a whole number of seconds from 1 to 3600")
     return seconds

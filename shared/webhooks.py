@@ -7,8 +7,10 @@ repeats by `X-EE-Wh-Event-Id`.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import ipaddress
 import json
 import random
 import uuid
@@ -37,6 +39,7 @@ QUEUE = "webhooks"
 ATTEMPTS = 10
 FIRST_PAUSE_S = 5.0
 TIMEOUT_S = 30.0
+CLAIM_S = 120.0  # an attempt without an outcome after that has lost its process
 USER_AGENT = f"Graphpost/{__version__} (+https://github.com/graphpost/graphpost)"
 
 EVENT_TYPES = (
@@ -105,12 +108,14 @@ class Events:
         path: str | None = None,
         special_use: str | None = None,
         happening: str | None = None,
+        target: str | None = None,
     ) -> bool:
         """Records one event and queues its delivery. False when this happening was recorded before.
 
         `happening` names what happened to what (for instance a message id and "new"); without it the event is
-        taken as unique. Two transactions. After a crash between them the caller runs again, meets its own
-        record, and queues it once more.
+        taken as unique. `target` is the account's sealed webhook, kept with an event that outlives the account.
+        Two transactions. After a crash between them the caller runs again, meets its own record, and queues it
+        once more.
         """
         now = self._clock()
         event_id = str(uuid.uuid5(uuid.NAMESPACE_URL, f"{account}\x00{happening}") if happening else uuid.uuid4())
@@ -122,7 +127,12 @@ class Events:
         envelope |= {"path": path} if path is not None else {}
         envelope |= {"specialUse": special_use} if special_use is not None else {}
         envelope |= {"event": event, "data": data}
-        row = Row(storable(account), event_id, {"envelope": envelope}, columns={"state": "queued", "attempts": 0})
+        row = Row(
+            storable(account),
+            event_id,
+            {"envelope": envelope, "target": target},
+            columns={"state": "queued", "attempts": 0},
+        )
         try:
             await self._table.insert(row)
         except StorageConflict:
@@ -164,37 +174,58 @@ class Webhooks:
         self._settings, self._accounts, self._http = settings, accounts, http
 
     async def deliver(self, job: dict[str, Any]) -> None:
-        """One delivery attempt of one event; queues the next attempt when it fails."""
+        """One delivery attempt of one event; queues the next attempt when it fails.
+
+        Repeated notifications queue an event more than once. The first message to claim the attempt makes it; the
+        others look again when the claim has run out, in case its worker died.
+        """
         row = await self._events.get(storable(job["account"]), job["event"])
         if row is None or row.columns["state"] != "queued":
             return
-        envelope = row.value["envelope"]
-        if row.columns["attempts"] == 0:
-            await self._count(job["account"], envelope["event"])
-        target = await self._target(job["account"], envelope)
-        if target is None:
-            await self._settle(row, "skipped")
+        attempt = int(row.columns["attempts"]) + 1
+        if attempt != job.get("attempt", 0) + 1 and (wait_s := self._claimed_for_s(row)) > 0:
+            await self._queues.put(QUEUE, job, wait_s)
             return
-        attempt = row.columns["attempts"] + 1
-        outcome = await self._post(target, envelope, job, attempt)
+        target = await self._target(job["account"], row.value)
+        if target is None:
+            if await self._settle(row, "skipped") and attempt == 1:
+                await self._count(job["account"], row.value["envelope"]["event"])
+            return
+        secret = await self._settings.service_secret()
+        claimed = await self._settle(row, "queued", attempt, CLAIM_S)
+        if claimed is None:
+            return
+        if attempt == 1:
+            await self._count(job["account"], row.value["envelope"]["event"])
+        outcome = await self._post(target, row.value["envelope"], job, attempt, secret)
         if outcome == "retry" and attempt < ATTEMPTS:
-            await self._settle(row, "queued", attempt)
-            await self._queues.put(QUEUE, job, pause_s(attempt))
+            wait_s = pause_s(attempt)
+            await self._settle(claimed, "queued", attempt, wait_s + CLAIM_S)
+            await self._queues.put(QUEUE, job | {"attempt": attempt}, wait_s)
         else:
-            await self._settle(row, "delivered" if outcome == "delivered" else "failed", attempt)
+            await self._settle(claimed, "delivered" if outcome == "delivered" else "failed", attempt)
 
-    async def _target(self, account: str, envelope: dict[str, Any]) -> Target | None:
-        settings = await self._settings.all()
+    def _claimed_for_s(self, row: Row) -> float:
+        """Seconds until the claim on this event runs out."""
+        until = parse_time(row.columns["until"])
+        return max(0.0, (until - self._clock()).total_seconds())
+
+    async def _target(self, account: str, event: dict[str, Any]) -> Target | None:
+        settings, envelope = await self._settings.all(), event["envelope"]
         if not wants(envelope["event"], envelope["data"], envelope.get("path"), settings):
             return None
         record = await self._accounts.find(account)
-        if record is None and envelope["event"] != "accountDeleted":
+        if envelope["event"] == "accountDeleted":
+            record = {"account": account, "webhooksSealed": event.get("target")}
+        if record is None:
             return None
-        own_url, own_headers = self._accounts.webhook_of(record) if record else ("", [])
+        own_url, own_headers = self._accounts.webhook_of(record)
         url = own_url or settings.get("webhooks") or ""
         return target_of(url, (settings.get("webhooksCustomHeaders") or []) + own_headers) if url else None
 
-    async def _post(self, target: Target, envelope: dict[str, Any], job: dict[str, Any], attempt: int) -> str:
+    async def _post(
+        self, target: Target, envelope: dict[str, Any], job: dict[str, Any], attempt: int, secret: str
+    ) -> str:
         """delivered, failed (final) or retry."""
         import httpx
 
@@ -207,9 +238,9 @@ class Webhooks:
             "X-EE-Wh-Attempts-Made": str(attempt - 1),
             "X-EE-Wh-Queued-Time": f"{max(0, waited_s)}s",
             "X-EE-Wh-Event-Id": job["event"],
-            "X-EE-Wh-Signature": signature(body, await self._settings.service_secret()),
+            "X-EE-Wh-Signature": signature(body, secret),
         }
-        if _is_link_local(target.url):
+        if await _is_link_local(target.url):
             return "failed"
         try:
             answer = await self._http().post(
@@ -222,15 +253,19 @@ class Webhooks:
         # Redirects are not followed: the signature was meant for this address alone (18.2).
         return "failed" if answer.is_redirect else "retry"
 
-    async def _settle(self, row: Row, state: str, attempts: int = 0) -> None:
-        columns = {"state": state, "attempts": attempts}
+    async def _settle(self, row: Row, state: str, attempts: int = 0, claimed_s: float = 0) -> Row | None:
+        """The record in its new state; None when another message of the same event was faster."""
+        until = iso(self._clock() + timedelta(seconds=claimed_s))
+        columns = {"state": state, "attempts": attempts, "until": until}
         try:
-            await self._events.replace(Row(row.partition, row.key, row.value, row.etag, columns))
+            return await self._events.replace(Row(row.partition, row.key, row.value, row.etag, columns))
         except StorageConflict:
-            return  # another attempt of the same event settled it
+            return None
 
     async def _count(self, account: str, event: str) -> None:
         """Counts an event into the account's `counters` (6.2); a lost race is tried again."""
+        if event == "accountDeleted":
+            return  # nobody is left to show it, and an account made again under the id starts from nothing
         key = storable(account)
         for _ in range(5):
             row = await self._counters.get(key, "events")
@@ -244,6 +279,10 @@ class Webhooks:
                 continue
             return
 
+    async def forget(self, account: str) -> None:
+        """Removes the counters of a deleted account."""
+        await self._counters.delete(storable(account), "events")
+
     async def sweep(self, older_than: timedelta) -> int:
         """Removes settled events older than that; the number removed."""
         limit, removed = iso(self._clock() - older_than), 0
@@ -253,12 +292,12 @@ class Webhooks:
         return removed
 
 
-def _is_link_local(url: str) -> bool:
-    """Addresses of the platform's own metadata services are never a webhook target."""
-    import ipaddress
-
+async def _is_link_local(url: str) -> bool:
+    """Addresses of the platform's own metadata services are never a webhook target, however they are spelled."""
     host = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(host).is_link_local
-    except ValueError:
-        return False
+        found = await asyncio.get_running_loop().getaddrinfo(host, None)
+    except (OSError, UnicodeError):
+        return False  # the delivery itself fails on it and is tried again
+    addresses = [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_, place in found]
+    return any((getattr(one, "ipv4_mapped", None) or one).is_link_local for one in addresses)

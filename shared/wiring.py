@@ -159,6 +159,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
         await changes.forget(account)
         await polling.forget(account)
         await mailboxes.forget(account)
+        await webhooks.forget(account)
 
     access.after_connect = after_connect
     onboarding = Onboarding(accounts, apps, credentials, events, clock, clean_up)

@@ -22,6 +22,8 @@ async def _mint(body: TokenCreate, services: Services, grant: Grant) -> dict[str
     elif not body.permissions and not grant.is_unrestricted:
         raise Forbidden("Only a token without restrictions can make one without restrictions")
     fields = {name: value for name, value in body.model_dump().items() if value is not None}
+    if grant.restrictions:
+        fields["restrictions"] = grant.restrictions  # a token can not be used to step outside its own limits
     return await services.tokens.mint(fields)
 
 

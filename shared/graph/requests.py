@@ -23,8 +23,9 @@ MESSAGE_FIELDS = (
     "toRecipients,ccRecipients,bccRecipients,internetMessageId,bodyPreview,categories,internetMessageHeaders,"
     "parentFolderId,hasAttachments"
 ).split(",")
-DELTA_FIELDS = ["id", "receivedDateTime", "isRead", "isDraft", "flag", "parentFolderId"]
-ATTACHMENT_FIELDS = ["id", "name", "contentType", "size", "isInline"]
+DELTA_FIELDS = ["id", "conversationId", "receivedDateTime", "isRead", "isDraft", "flag", "parentFolderId"]
+# contentId belongs to the derived type and is selected with a cast (graph.md 7.2).
+ATTACHMENT_FIELDS = ["id", "name", "contentType", "size", "isInline", "microsoft.graph.fileAttachment/contentId"]
 
 
 def _configured(query: Any = None, **headers: str) -> Any:
@@ -103,8 +104,7 @@ def message(client: GraphServiceClient, mailbox: MailboxPath, message_id: str) -
 
 
 def attachments(client: GraphServiceClient, mailbox: MailboxPath, message_id: str) -> RequestInformation:
-    """What is attached to a message, without the contents. `contentId` needs no selection of its own: it is a
-    property of the derived type and cannot be selected plainly (graph.md 7.2)."""
+    """What is attached to a message, without the contents."""
     from msgraph.generated.users.item.messages.item.attachments.attachments_request_builder import (
         AttachmentsRequestBuilder as Builder,
     )

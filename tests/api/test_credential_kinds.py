@@ -4,7 +4,6 @@ own storage and tenant, so that what the login service is asked is this app's do
 from __future__ import annotations
 
 import asyncio
-import base64
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -29,6 +28,7 @@ from tests.support.people import (
     SUPPORT,
     TENANT_ID,
     People,
+    until,
 )
 from tests.support.tenant import Tenant
 
@@ -347,11 +347,17 @@ async def test_a_refused_token_is_renewed_once_and_the_call_succeeds(start: Star
     assert [mail["internetMessageId"] for mail in held].count(message_id) == 1
 
 
+async def subscribed(people: People) -> bool:
+    """Whether the account has its subscription, the last thing that connecting does at Graph."""
+    return bool((await people.account("ann")).get("notifications"))
+
+
 async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
     """When a token ends while ten mails wait, one request renews it for all of them."""
     people = start()
     await people.person("ann", await registered(people))
     await people.in_state("ann", "connected")
+    await until("push", lambda: subscribed(people))  # no call may be under way when the tokens end
     await people.tenant.revoke_tokens(ANN, access_tokens=True)
     refresh = (await people.tenant.token(user=ANN))["refresh_token"]
     before = len(await token_requests(people))
@@ -361,7 +367,7 @@ async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
     for message_id in sent:
         assert await people.arrived(message_id)
     asked = (await token_requests(people))[before:]
-    assert [(one["status"], one["time"][17:23], base64.b64decode(one["body_base64"])[-700:]) for one in asked][1:] == [], await people.tenant.log(surface="graph", since=str(asked[0]["number"] - 3))
+    assert [one["status"] for one in asked] == [200]
 
 
 async def test_signing_in_stores_what_later_sends_need(start: Start) -> None:

@@ -17,6 +17,7 @@ HEADER, OWN_HEADER = "word-in-a-settings-header", "word-in-an-account-header"
 PASSWORD = "word-in-a-webhook-url"
 OUTGOING, INCOMING = "Words that Ann writes to Rita in confidence", "Words that a customer writes to Support"
 BEARER = re.compile(rb"eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}")
+REFRESH = re.compile(rb"\b1\.[A-Za-z0-9_-]{80,}")  # what the login service's refresh tokens look like
 
 
 async def a_whole_life(rest: Rest, hooks: Hooks) -> dict[str, str]:
@@ -78,6 +79,15 @@ async def issued(tenant: Tenant) -> set[str]:
     return found
 
 
+def unwrapped(raw: bytes) -> bytes:
+    """What is readable in storage, and again what that holds in base64."""
+    found = [raw]
+    for run in re.findall(rb"[A-Za-z0-9+/_-]{24,}", raw):
+        whole = run[: len(run) // 4 * 4].translate(bytes.maketrans(b"-_", b"+/"))
+        found.append(base64.b64decode(whole))
+    return b"\n".join(found)
+
+
 def spellings(secret: str) -> list[bytes]:
     """A secret as it is, and as somebody might store it thinking that hides it."""
     raw = secret.encode()
@@ -90,23 +100,28 @@ async def test_no_table_holds_a_secret(rest: Rest, hooks: Hooks, azurite: Azurit
     wire = await issued(rest.tenant)
     assert wire, "the tenant saw no token request, so this test would prove nothing"
     at_rest = rest.bytes_at_rest()
+    assert REFRESH.search(secrets["imported refresh token"].encode())
+    assert BEARER.search(secrets["imported access token"].encode())
     assert b"credentials " in at_rest, "no credentials were stored, so this test would prove nothing"
     queues = QueueServiceClient.from_connection_string(azurite.connection_string)
     for queue in queues.list_queues():
         for message in queues.get_queue_client(queue.name).peek_messages(32):
             at_rest += base64.b64decode(message.content)
+    at_rest = unwrapped(at_rest)
     wanted: dict[str, Any] = secrets | {f"on the wire {number}": one for number, one in enumerate(sorted(wire))}
     found = [name for name, secret in wanted.items() for spelling in spellings(secret) if spelling in at_rest]
     assert found == []
     assert not BEARER.search(at_rest), BEARER.search(at_rest)
+    assert not REFRESH.search(at_rest), REFRESH.search(at_rest)
 
 
 async def test_the_search_for_secrets_would_find_one(rest: Rest) -> None:
     """A secret in a property of any table is found by what the test above does, so a clean result means something."""
     table = rest.tables.create_table_if_not_exists("markers")
-    table.upsert_entity({"PartitionKey": "p", "RowKey": "r", "v00": json.dumps({"a": CLIENT_SECRET}).encode()})
+    wrapped = base64.b64encode(json.dumps({"of": CLIENT_SECRET}).encode()).decode()
+    table.upsert_entity({"PartitionKey": "p", "RowKey": "r", "v00": json.dumps({"a": wrapped}).encode()})
     try:
-        assert CLIENT_SECRET.encode() in rest.bytes_at_rest()
+        assert CLIENT_SECRET.encode() in unwrapped(rest.bytes_at_rest())
     finally:
         table.delete_entity("p", "r")
 
@@ -124,4 +139,5 @@ async def test_the_log_holds_no_secret_and_no_mail(rest: Rest, hooks: Hooks) -> 
     private |= {f"on the wire {number}": one for number, one in enumerate(sorted(wire))}
     assert [name for name, secret in private.items() if secret.encode() in text] == []
     assert not BEARER.search(text)
+    assert not REFRESH.search(text)
     assert b"Bearer " not in text

@@ -54,6 +54,10 @@ class TimedQueues:
         """Keeps a message until its time. JSON there and back, as on the wire."""
         self.waiting.append((self._clock() + timedelta(seconds=delay_s), name, json.loads(json.dumps(job))))
 
+    async def put_text(self, name: str, text: str, delay_s: float = 0) -> None:
+        """The same for messages that are not JSON."""
+        self.waiting.append((self._clock() + timedelta(seconds=delay_s), name, text))
+
     def take_due(self) -> list[tuple[str, Any]]:
         """Every message whose time has come, oldest first, taken off."""
         now = self._clock()
@@ -71,6 +75,7 @@ class Workshop:
 
     def __init__(self, storage: str, **settings: str) -> None:
         self._storage, self._settings = storage, settings
+        self._suffix, self._real_queues = secrets.token_hex(4), False
         self.world = World()
         self.world.seed()
         self.clock = Clock(self.world)
@@ -89,10 +94,8 @@ class Workshop:
         front.router.add_post("/oauth/msg/{kind}", self._notified)
         self._front = TestServer(front, host=LOOPBACK)
         await self._front.start_server()
+        self._real_queues = real_queues
         self.services = self.build()
-        self.real_queues = self.services.queues
-        if not real_queues:
-            self.services.queues.put = self.queues.put  # type: ignore[method-assign]
         return self
 
     def build(self) -> Services:
@@ -111,7 +114,11 @@ class Workshop:
             ),
             clock=self.clock,
         )
-        made.queues.put = self.queues.put  # type: ignore[method-assign]
+        for table in made.tables.values():
+            table.name += self._suffix  # tables of this workshop alone
+        if not self._real_queues:
+            made.queues.put = self.queues.put  # type: ignore[method-assign]
+            made.queues.put_text = self.queues.put_text  # type: ignore[method-assign]
         return made
 
     async def stop(self) -> None:
@@ -133,7 +140,7 @@ class Workshop:
             self.posted.append((request.path_qs, body))
         for text in reply.messages:
             if not self.lose():
-                await self.queues.put("notifications", text)
+                await self.queues.put_text("notifications", text)
         return web.Response(status=reply.status, text=reply.body, content_type="text/plain")
 
     # -- time and work ---------------------------------------------------------------------------------------

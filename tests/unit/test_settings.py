@@ -1,0 +1,183 @@
+"""Application settings: read once, checked all together, and never shown."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from shared.settings import TABLE, Settings, SettingsError
+
+KEY = base64.b64encode(b"k" * 32).decode()
+TOKEN = "0123456789abcdef" * 4
+GOOD = {"AzureWebJobsStorage": "UseDevelopmentStorage=true", "KEY_RING": f"k1:{KEY}"}
+
+
+def problems(**changes: str) -> list[str]:
+    """What is wrong with the good settings after these changes."""
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env(GOOD | changes)
+    return refused.value.problems
+
+
+def test_the_least_that_is_needed() -> None:
+    """Storage and a key ring are enough; everything else has its default."""
+    settings = Settings.from_env(GOOD)
+    assert settings.key_ring == (("k1", b"k" * 32),)
+    assert settings.storage == {"connection_string": "UseDevelopmentStorage=true"}
+    assert (settings.send_format, settings.poll_interval_s, settings.service_url) == ("mime", 60, "")
+    assert settings.oauth_app_extra_scopes == ("User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Shared")
+
+
+def test_every_problem_is_named_at_once() -> None:
+    """One start is enough to learn everything that is wrong, by the name of each setting."""
+    wrong = {
+        "AzureWebJobsStorage": "",
+        "KEY_RING": "",
+        "SERVICE_URL": "mail.contoso.example",
+        "BOOTSTRAP_TOKEN": "short",
+        "LOGIN_ENDPOINT": "ftp://x",
+        "GRAPH_ENDPOINT": "x",
+        "SEND_FORMAT": "pigeon",
+        "POLL_INTERVAL_SECONDS": "0",
+        "OAUTH_APP_PROVIDER": "gmail",
+        "OAUTH_APP_CLOUD": "cumulus",
+        "OAUTH_APP_CLIENT_SECRET": "a-secret",
+    }
+    found = problems(**wrong)
+    for name in (*wrong, "OAUTH_APP_CLIENT_ID"):
+        assert any(name in problem for problem in found), name
+    assert len(found) == len(wrong)
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env(GOOD | wrong)
+    assert all(problem in str(refused.value) for problem in found)
+
+
+SECRETS = {
+    "KEY_RING": "k1:c2VjcmV0LWtleS1tYXRlcmlhbA==",
+    "BOOTSTRAP_TOKEN": "S3CR3T-bootstrap-token",
+    "SERVICE_URL": "https://user:S3CR3T\u2100@host",
+    "LOGIN_ENDPOINT": "S3CR3T-login",
+    "OAUTH_APP_CLIENT_SECRET": "S3CR3T-client",
+    "OAUTH_APP_CERTIFICATE": "-----BEGIN PRIVATE KEY-----S3CR3T",
+    "AzureWebJobsStorage": "",
+    "AzureWebJobsStorage__clientId": "S3CR3T-id",
+    "SEND_FORMAT": "S3CR3T-format",
+    "POLL_INTERVAL_SECONDS": "S3CR3T-seconds",
+}
+
+
+def test_no_value_is_in_the_text() -> None:
+    """Problems name settings, never what they hold: the text goes to logs."""
+    text = "\n".join(problems(**SECRETS))
+    assert "S3CR3T" not in text
+    assert "c2VjcmV0" not in text
+
+
+@pytest.mark.parametrize(
+    "ring",
+    [
+        "k1", "k1:", f":{KEY}", "k1:AAAA", f"k1:{KEY},k1:{KEY}", f"k 1:{KEY}", f"{'k' * 33}:{KEY}", f"k1:{KEY}é", ",",
+        f"k1:{KEY};k2:{KEY}",
+    ],
+)  # fmt: skip
+def test_a_malformed_key_ring_says_how_to_make_one(ring: str) -> None:
+    """Keys are 32 bytes of base64 under names of their own; the problem says how to get one."""
+    (problem,) = problems(KEY_RING=ring)
+    assert problem.startswith("KEY_RING must be name:base64-of-32-bytes")
+    assert "openssl rand -base64 32" in problem
+
+
+def test_a_key_ring_may_have_several_keys() -> None:
+    """The newest key stands first; blanks around keys do no harm."""
+    other = base64.b64encode(b"o" * 32).decode()
+    settings = Settings.from_env(GOOD | {"KEY_RING": f" k2:{other} , k1:{KEY},"})
+    assert [name for name, _ in settings.key_ring] == ["k2", "k1"]
+
+
+@pytest.mark.parametrize("token", ["0" * 63, "0" * 65, "A" * 64, "g" * 64])
+def test_the_bootstrap_token_has_the_form_of_a_token(token: str) -> None:
+    """64 lower-case hex digits, or the problem says how to make them."""
+    (problem,) = problems(BOOTSTRAP_TOKEN=token)
+    assert "openssl rand -hex 32" in problem
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "3601", "1.5", "ten", "²"])
+def test_seconds_are_whole_and_within_reason(value: str) -> None:
+    """Intervals are 1 to 3600 seconds."""
+    assert problems(POLL_INTERVAL_SECONDS=value) == [
+        "POLL_INTERVAL_SECONDS must be a whole number of seconds from 1 to 3600"
+    ]
+    assert Settings.from_env(GOOD | {"POLL_INTERVAL_SECONDS": "10"}).poll_interval_s == 10
+
+
+def test_addresses_lose_their_last_slash() -> None:
+    """Base URLs are joined with paths that begin with a slash."""
+    settings = Settings.from_env(
+        GOOD | {"SERVICE_URL": "https://mail.contoso.example/", "GRAPH_ENDPOINT": "http://127.0.0.1:7080/v1.0/"}
+    )
+    assert settings.service_url == "https://mail.contoso.example"
+    assert settings.graph_endpoint == "http://127.0.0.1:7080"
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("graphpost.azurewebsites.net", "https://graphpost.azurewebsites.net"),
+        ("localhost:7071", "http://localhost:7071"),
+        ("127.0.0.1:7071", "http://127.0.0.1:7071"),
+    ],
+)
+def test_azure_names_the_service_url(host: str, url: str) -> None:
+    """Without SERVICE_URL the host name that Azure gives is used; SERVICE_URL wins over it."""
+    assert Settings.from_env(GOOD | {"WEBSITE_HOSTNAME": host}).service_url == url
+    own = Settings.from_env(GOOD | {"WEBSITE_HOSTNAME": host, "SERVICE_URL": "https://own.example"})
+    assert own.service_url == "https://own.example"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"AzureWebJobsStorage__accountName": "acc"}, {"accountName": "acc"}),
+        (
+            {"AzureWebJobsStorage__tableServiceUri": "https://t", "AzureWebJobsStorage__clientId": "id"},
+            {"tableServiceUri": "https://t", "clientId": "id"},
+        ),
+    ],
+)
+def test_storage_may_be_reached_with_an_identity(given: dict[str, str], kept: dict[str, str]) -> None:
+    """The identity form of the host's storage connection is understood."""
+    assert Settings.from_env({"KEY_RING": GOOD["KEY_RING"], **given}).storage == kept
+
+
+CREDENTIALS: dict[str, Any] = {
+    "OAUTH_APP_CLIENT_SECRET": "secret",
+    "OAUTH_APP_CERTIFICATE": "pem",
+    "OAUTH_APP_MANAGED_IDENTITY": "identity",
+}
+
+
+@pytest.mark.parametrize("name", CREDENTIALS)
+def test_an_app_of_the_settings_has_one_credential(name: str) -> None:
+    """Exactly one of secret, certificate and identity completes a client id; none or two are a problem."""
+    Settings.from_env(GOOD | {"OAUTH_APP_CLIENT_ID": "id", name: CREDENTIALS[name]})
+    assert problems(OAUTH_APP_CLIENT_ID="id") == problems(OAUTH_APP_CLIENT_ID="id", **CREDENTIALS)
+    assert problems(**{name: CREDENTIALS[name]}) == [f"{name} is set but OAUTH_APP_CLIENT_ID is not"]
+
+
+@pytest.mark.parametrize("authority", ["", "common", "organizations", "consumers"])
+def test_application_access_needs_the_tenant(authority: str) -> None:
+    """An app with application access cannot use an authority that many tenants share."""
+    app = {"OAUTH_APP_CLIENT_ID": "id", "OAUTH_APP_CLIENT_SECRET": "s", "OAUTH_APP_PROVIDER": "outlookService"}
+    (problem,) = problems(**app, OAUTH_APP_AUTHORITY=authority)
+    assert problem.startswith("OAUTH_APP_AUTHORITY must be the tenant id")
+
+
+def test_every_setting_has_a_purpose_and_a_field() -> None:
+    """Each row of the table says what it is for and is a field of the settings."""
+    fields = Settings.__dataclass_fields__
+    for row in TABLE:
+        assert row.purpose.endswith("."), row.name
+        assert row.field in fields, row.name
+        assert row.field == row.name.lower() or row.field == "poll_interval_s"
