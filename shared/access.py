@@ -20,8 +20,7 @@ from shared.graph.failures import hint, is_transient
 from shared.oauth_apps import OauthApp
 from shared.webhooks import Events
 
-# Waits before an account in an error state is tried again; the last one repeats.
-RETRIES_S = (15, 60, 300, 900, 3600, 6 * 3600)
+RETRIES_S = (15, 60, 300, 900)  # waits before an account in an error state is tried again
 
 
 class Access:
@@ -38,6 +37,7 @@ class Access:
         self._accounts, self._credentials, self._events = accounts, credentials, events
         self._graph_of, self._clock = graph_of, clock
         self.after_connect: Callable[[Record, Reach], Awaitable[None]] | None = None
+        self.on_other_mailbox: Callable[[Record], Awaitable[None]] | None = None
 
     # -- calls ---------------------------------------------------------------------------------------------
 
@@ -50,7 +50,7 @@ class Access:
 
         async def token(rejected: str | None) -> str:
             try:
-                return await self._credentials.token(reach.holder, reach.app, rejected)
+                return await self._credentials.token(reach.holder, reach.app, rejected, reach.version)
             except CredentialError as failure:
                 if await self.note_failure(reach.holder, failure) and reach.holder != initialising:
                     await self._try_again(reach.holder, 0)
@@ -72,7 +72,8 @@ class Access:
     async def initialise(self, account: str, attempt: int = 0, force: bool = False) -> None:
         """Connects the account and notes the outcome on its record."""
         record = await self._accounts.find(account)
-        if record is None or (record["state"] in ("connected", "unset") and not force):
+        is_done = record is not None and record["state"] in ("connected", "unset") and not record.get("unfinished")
+        if record is None or (is_done and not force):
             return
         try:
             reach = await self._accounts.reach(record)
@@ -86,10 +87,22 @@ class Access:
             await self._note_graph_failure(account, failure, text)
             await self._try_again(account, attempt)
         else:
-            record = await self.note_success(account, found) or record
-            await self._wake(account, reach)
-            if self.after_connect is not None:
-                await self.after_connect(record, reach)
+            await self._finish(record, reach, found)
+
+    async def _finish(self, before: Record, reach: Reach, found: dict[str, Any]) -> None:
+        """What follows a successful probe. The record says `unfinished` until all of it is done, so that a process
+        that dies in between is followed by one that does it again."""
+        if self.on_other_mailbox is not None and before.get("inbox") not in (None, found.get("inbox")):
+            await self.on_other_mailbox(before)
+        record = await self.note_success(before["account"], found)
+        if record is None:
+            return
+        await self._wake(record["account"], reach)
+        if self.after_connect is not None:
+            await self.after_connect(record, reach)
+        await self._accounts.change(
+            record["account"], lambda current: {k: v for k, v in current.items() if k != "unfinished"}
+        )
 
     async def _probe(self, record: Record, reach: Reach) -> dict[str, Any]:
         """What the record learns from the mailbox: language, principal name, inbox id."""
@@ -123,50 +136,49 @@ class Access:
         return delegate_of(record)
 
     async def _try_again(self, account: str, attempt: int) -> None:
-        wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]
-        await self._accounts.queue_job(account, "initialise", wait_s, attempt=attempt + 1)
+        """A few times soon; after that the hourly sweep tries every account that is in an error."""
+        if attempt < len(RETRIES_S):
+            await self._accounts.queue_job(account, "initialise", RETRIES_S[attempt], attempt=attempt + 1)
 
     async def _wake(self, account: str, reach: Reach) -> None:
-        """Accounts that borrow from this one and wait in an error are tried at once: its recovery is theirs."""
+        """Accounts that borrow from this one and wait in an error are tried at once: its recovery is theirs. The
+        others look for what came while there was no token."""
         if reach.holder != account:
             return
         for child in await self._accounts.borrowers(account):
             record = await self._accounts.find(child)
-            if record is not None and record["state"] not in ("connected", "unset"):
-                await self._accounts.queue_job(child, "initialise")
+            if record is not None and record["state"] != "unset":
+                do = "catch_up" if record["state"] == "connected" else "initialise"
+                await self._accounts.queue_job(child, do)
 
     # -- states --------------------------------------------------------------------------------------------
 
     async def note_success(self, account: str, learned: dict[str, Any]) -> Record | None:
         """The account is connected; events accountInitialized and authenticationSuccess as due (4.1)."""
-        first_time = had_failed = False
+        now = iso(self._clock())
 
         def connect(record: Record) -> Record:
-            nonlocal first_time, had_failed
-            first_time = not record.get("initialized")
-            had_failed = record["state"] != "connected"
+            news = "first" if not record.get("initialized") else "again" if record["state"] != "connected" else ""
             user = learned.get("user")
             if user and record.get("oauth2") and not auth_of(record).get("delegatedAccount"):
                 record["oauth2"]["auth"] = auth_of(record) | {"user": user}
             record |= {k: v for k, v in learned.items() if k != "user"}
-            return record | {
-                "state": "connected",
-                "lastError": None,
-                "initialized": True,
-                "syncTime": iso(self._clock()),
-            }
+            record |= {"state": "connected", "lastError": None, "initialized": True, "syncTime": now}
+            return record | {"unfinished": record.get("unfinished") or {"news": news, "at": now}}
 
         record = await self._accounts.change(account, connect)
         if record is None:
             return None
-        if first_time:
+        news, at = record["unfinished"]["news"], record["unfinished"]["at"]
+        if news == "first":
             happening = f"initialized {record['created']} {record.get('flushed', '')}"
             await self._events.emit(account, "accountInitialized", {"initialized": True}, happening=happening)
-        if had_failed and not first_time:
+        if news == "again":
             await self._accounts.queue_job(account, "catch_up")  # what came while the mailbox was out of reach
-        if first_time or had_failed:
+        if news:
             user = auth_of(record).get("user") or auth_of(record).get("delegatedUser") or record.get("email")
-            await self._events.emit(account, "authenticationSuccess", {"user": user})
+            happening = f"authenticated {at}"
+            await self._events.emit(account, "authenticationSuccess", {"user": user}, happening=happening)
         return record
 
     async def note_failure(self, account: str, failure: CredentialError) -> bool:

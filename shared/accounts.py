@@ -38,11 +38,15 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Reach:
-    """How a mailbox is reached: the path at Graph, whose token, through which app."""
+    """How a mailbox is reached: the path at Graph, whose token, through which app.
+
+    `version` names the holder's sign-in: a process that keeps a token of an older one does not use it.
+    """
 
     mailbox: MailboxPath
     holder: str
     app: OauthApp
+    version: str = ""
 
     @property
     def is_application(self) -> bool:
@@ -181,7 +185,7 @@ class Accounts:
         app = await self._apps.find(kept["app"])
         if app is None:
             raise _no_credentials("Missing or disabled OAuth2 app")
-        return Reach(MailboxPath(kept["user"]), kept["holder"], app)
+        return Reach(MailboxPath(kept["user"]), kept["holder"], app, kept.get("version") or "")
 
     async def settle_reach(self, record: Record) -> Record:
         """The record with its chain resolved: `reach`, or `delegationError` with the contract's text."""
@@ -200,7 +204,8 @@ class Accounts:
         user = auth.get("delegatedUser")
         if app.is_application:
             user = user or auth.get("user") or record.get("email")
-        return record | {"reach": {"user": user or None, "holder": chain.holder, "app": app.id}}
+        version = holder.get("credentialsVersion") or ""
+        return record | {"reach": {"user": user or None, "holder": chain.holder, "app": app.id, "version": version}}
 
     async def usable(self, account: str) -> tuple[Record, Reach]:
         """The record and its reach for a mail operation; StateRefuses when the account's state forbids it."""
@@ -233,12 +238,14 @@ class Accounts:
     # -- jobs ----------------------------------------------------------------------------------------------
 
     async def queue_job(self, account: str, do: str, delay_s: float = 0, **more: Any) -> None:
-        """Puts one job of one mailbox on the queue: initialise, relink, wake, catch_up …"""
+        """Puts one job of one mailbox on the queue: initialise, relink, subscribe, catch_up."""
         await self._queues.put(QUEUE, {"account": account, "do": do, **more}, delay_s)
 
-    async def note_contact(self, account: str, when: datetime) -> None:
-        """Notes the time of the last successful contact, for `syncTime` (6.2)."""
-        await self.change(account, lambda record: record | {"syncTime": iso(when)})
+    async def note_contact(self, account: str, when: datetime, *, heard: bool = False) -> None:
+        """Notes the time of the last successful contact, for `syncTime` (6.2); with `heard` also that everything
+        received before it was looked at."""
+        noted = {"syncTime": iso(when)} | ({"heardUntil": iso(when)} if heard else {})
+        await self.change(account, lambda record: record | noted)
 
 
 def _no_credentials(response: str) -> CredentialError:

@@ -7,6 +7,7 @@ update when its flags differ from those reported last, or a deletion when it is 
 
 from __future__ import annotations
 
+import logging
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +16,13 @@ from shared.accounts import Accounts, Reach, Record
 from shared.clock import Clock, iso, parse_time
 from shared.errors import GraphFailure, StorageConflict
 from shared.graph import requests
+from shared.graph.failures import is_transient
 from shared.mailboxes import Mailboxes
 from shared.messages import attachment_view, cut, flags_of, headers_of, message_view, text_part
+from shared.notifications import single
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import digest, storable
+from shared.storage.queues import Queues
 from shared.storage.tables import Row, Table
 from shared.vault import encode
 from shared.webhooks import Events
@@ -27,6 +31,9 @@ from shared.webhooks import Events
 NEW_FOR = timedelta(days=25)
 MARKERS_FOR = timedelta(days=30)
 CATCH_UP_MARGIN = timedelta(minutes=2)
+PUT_OFF_S = 60
+LARGEST_TEXT = 300_000  # bytes of text in an event: its record holds less than a megabyte
+log = logging.getLogger("graphpost.changes")
 
 
 def tracked_since(record: Record, now: datetime) -> datetime:
@@ -46,10 +53,12 @@ class Changes:
         events: Events,
         settings: ServiceSettings,
         markers: Table,
+        queues: Queues,
         clock: Clock,
     ) -> None:
         self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
-        self._events, self._settings, self._markers, self._clock = events, settings, markers, clock
+        self._events, self._settings, self._markers = events, settings, markers
+        self._queues, self._clock = queues, clock
 
     # -- sources -------------------------------------------------------------------------------------------
 
@@ -61,8 +70,21 @@ class Changes:
         reach = await self._accounts.reach(record)
         # Not compared with the stored subscription: clientState proved the account, and a subscription made a
         # moment ago may speak before its id is stored.
-        for change, message_id, _ in items:
-            await self.observe(record, reach, message_id, created=change == "created")
+        for change, message_id, *_ in items:
+            try:
+                await self.observe(record, reach, message_id, created=change == "created")
+            except GraphFailure as failure:
+                await self.put_off(account, message_id, failure)
+
+    async def put_off(self, account: str, message_id: str, failure: GraphFailure) -> None:
+        """A message that Graph fails on is asked for again by itself, so that it does not hold up the others;
+        what is refused for good is left to the next catch-up. Raises what concerns the whole mailbox."""
+        if failure.status in (0, 401, 429, 503):
+            raise failure
+        if is_transient(failure):
+            await self._queues.put_text("notifications", single(account, message_id), PUT_OFF_S)
+        else:
+            log.warning("a message was left out: graph answered %s %s", failure.status, failure.code)
 
     async def catch_up(self, account: str) -> None:
         """Looks for messages received since shortly before the last contact: for push accounts whose
@@ -72,28 +94,34 @@ class Changes:
             return
         reach = await self._accounts.reach(record)
         now = self._clock()
-        last = parse_time(record["syncTime"]) if record.get("syncTime") else now - timedelta(minutes=30)
-        since = max(last - CATCH_UP_MARGIN, tracked_since(record, now))
+        heard = parse_time(record.get("heardUntil") or record["created"])
+        since = max(heard - CATCH_UP_MARGIN, tracked_since(record, now))
         graph = self._access.graph(reach)
         request = requests.received_since(graph.client, reach.mailbox, since)
         async for page in graph.pages(reach.mailbox, reach.app, self._access.token_source(reach), request):
-            for found in page.get("value", ()):
-                await self.observe(record, reach, found["id"], created=True)
-        await self._accounts.note_contact(account, now)
+            found = [["created", one["id"]] for one in page.get("value", ())]
+            await self.hinted(account, found)
+        await self._accounts.note_contact(account, now, heard=True)
 
     async def entry(self, record: Record, reach: Reach, entry: dict[str, Any], *, first_walk: bool) -> None:
         """One entry of a folder's delta. On the first walk through a folder, mail from before the account is
         passed over; later, any entry is a change."""
+        try:
+            await self._entry(record, reach, entry, first_walk)
+        except GraphFailure as failure:
+            await self.put_off(record["account"], entry["id"], failure)
+
+    async def _entry(self, record: Record, reach: Reach, entry: dict[str, Any], first_walk: bool) -> None:
         if "@removed" in entry:
             await self._maybe_deleted(record, reach, entry["id"])
             return
         received = entry.get("receivedDateTime")
-        marker = await self._marker(record["account"], entry["id"])
         is_news = not received or parse_time(received) >= tracked_since(record, self._clock())
+        if first_walk and not is_news:
+            return
+        marker = await self._marker(record["account"], entry["id"])
         # A bare isRead entry says nothing of the other flags (graph.md 5.3).
         is_whole = "isRead" in entry and "flag" in entry
-        if marker is None and first_walk and not is_news:
-            return
         if (marker is None and is_news) or not is_whole:
             await self.observe(record, reach, entry["id"])
         else:
@@ -183,7 +211,8 @@ class Changes:
             data["headers"] = headers
         if settings.get("notifyText"):
             kind, content = text_part(message)
-            shown, has_more = cut(content, settings.get("notifyTextSize"))
+            limit = settings.get("notifyTextSize")
+            shown, has_more = cut(content, LARGEST_TEXT if limit is None else min(limit, LARGEST_TEXT))
             data["text"] |= {kind: shown, "hasMore": has_more}
 
     # -- markers -------------------------------------------------------------------------------------------

@@ -20,9 +20,9 @@ from shared import login_failures
 from shared.clock import Clock, iso, parse_time
 from shared.errors import CredentialError, StorageConflict
 from shared.id_tokens import IdTokens
-from shared.login_http import LoginHttp
+from shared.login_http import LoginHttp, timed_session
 from shared.oauth_apps import Cloud, OauthApp
-from shared.storage.keys import storable
+from shared.storage.keys import digest, storable
 from shared.storage.tables import Row, Table
 from shared.vault import SealBroken, Vault
 
@@ -71,26 +71,32 @@ class Credentials:
     def __init__(self, table: Table, vault: Vault, clock: Clock, login_endpoint: str) -> None:
         self._table, self._vault, self._clock = table, vault, clock
         self._login_endpoint = login_endpoint
-        self._kept: dict[str, AccessToken] = {}
+        self._kept: dict[str, tuple[str, AccessToken]] = {}
         self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._http: dict[str, LoginHttp] = {}
         self._id_tokens: dict[str, IdTokens] = {}
 
-    async def token(self, holder: str, app: OauthApp, rejected: str | None = None) -> str:
+    async def token(self, holder: str, app: OauthApp, rejected: str | None = None, version: str = "") -> str:
         """An access token of the holder, from memory, from storage, or from Entra, in that order.
 
-        `rejected` is a token that Graph refused: it is not given again. Raises CredentialError.
+        `rejected` is a token that Graph refused: it is not given again. `version` names the sign-in, so that what
+        this process remembers of an earlier one is not used. Raises CredentialError.
         """
         key = self.key(holder, app)
-        kept = self._kept.get(key)
-        if kept and kept.value != rejected and kept.is_fresh(self._clock()):
-            return kept.value
+        if token := self._remembered(key, rejected, version):
+            return token
         async with self._locks[key]:
-            kept = self._kept.get(key)
-            if kept is None or kept.value == rejected or not kept.is_fresh(self._clock()):
-                kept = await self._obtain(key, app, rejected)
-                self._kept[key] = kept
-        return kept.value
+            token = self._remembered(key, rejected, version)
+            if token is None:
+                obtained = await self._obtain(key, app, rejected)
+                self._kept[key] = (version, obtained)
+                token = obtained.value
+        return token
+
+    def _remembered(self, key: str, rejected: str | None, version: str) -> str | None:
+        known_version, kept = self._kept.get(key, ("", None))
+        usable = kept is not None and known_version == version and kept.is_fresh(self._clock())
+        return kept.value if kept is not None and usable and kept.value != rejected else None
 
     async def save(self, holder: str, stored: Stored) -> None:
         """Stores a finished sign-in or imported tokens, over whatever was there."""
@@ -114,7 +120,9 @@ class Credentials:
     @staticmethod
     def key(holder: str, app: OauthApp) -> str:
         """Application access needs one token for all its mailboxes, a person's sign-in one for each."""
-        return f"app={app.id}" if app.is_application else storable(holder)
+        if not app.is_application:
+            return storable(holder)
+        return f"app={digest(app.id, app.client_id, app.authority, app.cloud)}"
 
     # -- sign-in -------------------------------------------------------------------------------------------
 
@@ -166,8 +174,7 @@ class Credentials:
         token = fresh.current()
         if token is None or token.value == rejected:
             raise login_failures.missing("The login service answered without a new access token")
-        await self._write_back(key, fresh)
-        return token
+        return await self._write_back(key, fresh) or token
 
     async def _from_entra(self, app: OauthApp, stored: Stored) -> Stored:
         import msal
@@ -200,7 +207,7 @@ class Credentials:
 
         try:
             answer = await asyncio.to_thread(call)
-        except (msal.exceptions.MsalServiceError, requests.RequestException) as problem:
+        except (msal.exceptions.MsalServiceError, requests.RequestException, RuntimeError) as problem:
             raise login_failures.unreachable(app, grant, problem) from None
         except ValueError as problem:
             # MSAL's word for an authority without a usable discovery document, or a wrong state.
@@ -251,7 +258,7 @@ class Credentials:
         import requests
 
         identity = msal.ManagedIdentityClient(
-            msal.UserAssignedManagedIdentity(client_id=client_id), http_client=requests.Session()
+            msal.UserAssignedManagedIdentity(client_id=client_id), http_client=timed_session()
         )
         answer = identity.acquire_token_for_client(resource=cloud.exchange_audience)
         if "access_token" not in answer:
@@ -282,16 +289,18 @@ class Credentials:
             raise login_failures.missing(f"The stored credentials can not be opened: {problem}") from None
         return Stored(**content, row=row)
 
-    async def _write_back(self, key: str, fresh: Stored) -> None:
+    async def _write_back(self, key: str, fresh: Stored) -> AccessToken | None:
+        """Stores what was obtained. The stored token instead, when somebody else wrote meanwhile."""
         try:
             if fresh.row is None:
                 await self._table.insert(Row(key, KEY, self._sealed(key, fresh)))
             else:
                 await self._table.replace(Row(key, KEY, self._sealed(key, fresh), fresh.row.etag))
         except StorageConflict:
-            # Another worker refreshed at the same moment, or the account was signed in anew or deleted. Its
-            # record is at least as good as ours, and the token we hold stays valid for its hour.
-            return
+            # Another worker refreshed at the same moment, or somebody signed in anew: then its token is the one
+            # to use. After a deletion there is none, and the one we hold ends with this call.
+            return (await self._load(key)).current()
+        return None
 
     def _sealed(self, key: str, stored: Stored) -> dict[str, str]:
         content = {

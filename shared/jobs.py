@@ -44,7 +44,7 @@ async def _catch_up(services: Services, account: str, attempt: int) -> None:
     try:
         await services.changes.catch_up(account)
     except CredentialError:
-        return  # noted on the holder; its recovery starts a catch-up of its own
+        return  # noted on the holder; its recovery starts a catch-up of its own, from where this one stood
     except GraphFailure as failure:
         if is_transient(failure) and attempt < len(PATIENCE_S):
             wait_s = max(failure.retry_after_s or 0, PATIENCE_S[attempt])
@@ -57,6 +57,11 @@ async def notification_job(services: Services, text: str) -> None:
     """The entries of one queue message that the notification endpoint wrote."""
     content = notifications.parse(text)
     account, attempt = content["account"], content.get("attempt", 0)
+    record = await services.accounts.find(account)
+    if record is not None and record["state"] == "connecting" and attempt < len(PATIENCE_S):
+        # Which mailbox this is may just be changing; what it says is looked at when that is settled.
+        await services.queues.put_text("notifications", notifications.again(content), PATIENCE_S[attempt])
+        return
     try:
         if content["kind"] == "lifecycle":
             for event, _, subscription_id in content["items"]:
@@ -64,7 +69,7 @@ async def notification_job(services: Services, text: str) -> None:
         else:
             await services.changes.hinted(account, content["items"])
     except CredentialError:
-        return  # noted on the holder; its recovery starts a catch-up
+        return  # noted on the holder; its recovery starts a catch-up from where the last one stood
     except GraphFailure as failure:
         # An outage may outlast the host's five tries, so the wait is ours. What was reported stays reported.
         if is_transient(failure) and attempt < len(PATIENCE_S):

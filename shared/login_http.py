@@ -6,10 +6,9 @@ are read as if they came from the real host, so MSAL keeps its https authority a
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import urlsplit
-
-import requests
 
 TIMEOUT_S = 15
 _DISCOVERY = ("/.well-known/openid-configuration", "/discovery/instance")
@@ -23,6 +22,8 @@ class _Answer:
 
     def raise_for_status(self) -> None:
         if self.status_code >= 400:
+            import requests
+
             raise requests.HTTPError(f"HTTP {self.status_code} from the login service")
 
 
@@ -31,7 +32,7 @@ class LoginHttp:
 
     def __init__(self, login_host: str, override: str = "") -> None:
         self._host, self._override = login_host, override
-        self._session = requests.Session()
+        self._session = timed_session()
         self._kept: dict[str, _Answer] = {}
 
     def to_reachable(self, url: str) -> str:
@@ -47,17 +48,42 @@ class LoginHttp:
     def get(self, url: str, params: Any = None, headers: Any = None, **_: Any) -> _Answer:
         kept = self._kept.get(url) if not params else None
         if kept is None:
-            answer = self._session.get(self.to_reachable(url), params=params, headers=headers, timeout=TIMEOUT_S)
+            answer = self._session.get(self.to_reachable(url), params=params, headers=headers)
+            _refuse_outage(answer)
             kept = _Answer(answer.status_code, self.to_official(answer.text), answer.headers)
             if answer.ok and not params and urlsplit(url).path.endswith(_DISCOVERY):
                 self._kept[url] = kept
         return kept
 
     def post(self, url: str, params: Any = None, data: Any = None, headers: Any = None, **_: Any) -> _Answer:
-        answer = self._session.post(
-            self.to_reachable(url), params=params, data=data, headers=headers, timeout=TIMEOUT_S
-        )
+        answer = self._session.post(self.to_reachable(url), params=params, data=data, headers=headers)
+        _refuse_outage(answer)
         return _Answer(answer.status_code, answer.text, answer.headers)
 
     def close(self) -> None:
         """MSAL may call this; the session lives as long as the process."""
+
+
+def _refuse_outage(answer: Any) -> None:
+    """Throttling, and an answer that is not JSON (a proxy's own page), are no word of the login service: MSAL
+    would take them for refusals."""
+    import requests
+
+    if answer.status_code == 429:
+        raise requests.HTTPError("HTTP 429 from the login service")
+    try:
+        json.loads(answer.text)
+    except ValueError:
+        raise requests.HTTPError(f"HTTP {answer.status_code} without JSON from the login service") from None
+
+
+def timed_session() -> Any:
+    """A requests session whose every call ends in time."""
+    import requests
+
+    class TimedSession(requests.Session):
+        def request(self, *args: Any, **options: Any) -> requests.Response:
+            options.setdefault("timeout", TIMEOUT_S)
+            return super().request(*args, **options)
+
+    return TimedSession()

@@ -25,7 +25,7 @@ WELL_KNOWN = {
     "archive": "\\Archive",
 }
 
-_REFUSALS = frozenset({400, 403, 404, 405, 410, 501, 502})
+_REFUSALS = frozenset({400, 403, 404, 405, 410, 501})
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Mailboxes:
         except GraphFailure as failure:
             if failure.status not in _REFUSALS:
                 raise
-            expired = fresh.link and failure.status in (400, 410, 502)
+            expired = fresh.link and failure.status in (400, 410)
             # An expired cursor: start again (graph.md 5.3). The well-known folders too are looked up anew, since
             # a mailbox that was made again under the same address has other ids.
             fresh = Tree()

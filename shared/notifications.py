@@ -60,6 +60,11 @@ def parse(text: str) -> dict[str, Any]:
     return content
 
 
+def single(account: str, message_id: str) -> str:
+    """The text of a queue message that asks for one message again."""
+    return _message(account, "changes", [["updated", message_id, ""]])
+
+
 def again(content: dict[str, Any]) -> str:
     """The text of a queue message for the same content, one attempt later."""
     return TAG + json.dumps(content | {"attempt": content.get("attempt", 0) + 1}, separators=(",", ":"))

@@ -6,6 +6,7 @@ a queue *before* the change, a few seconds ahead, so that it happens even when t
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
@@ -51,7 +52,7 @@ class Onboarding:
             return {"account": account, "state": "existing"}
         now = iso(self._clock())
         record: Record = {"account": account, "created": now, "state": "connecting", "logs": False}
-        record["notifyFrom"] = now
+        record |= {"notifyFrom": now, "birth": secrets.token_hex(8)}
         record = await self._applied(record, fields, signed_in)
         await self._before_change(account)
         await self._store_credentials(record, fields, signed_in)
@@ -59,9 +60,12 @@ class Onboarding:
         try:
             await self._accounts.insert(record)
         except StorageConflict:
-            # Two creates of one id at once: the later one is an update, as if it had come later.
-            await self.update(account, fields, signed_in)
-            return {"account": account, "state": "existing"}
+            taken = await self._accounts.find(account)
+            if taken is None or taken.get("birth") != record["birth"]:
+                # Two creates of one id at once: the later one is an update, as if it had come later.
+                await self.update(account, fields, signed_in)
+                return {"account": account, "state": "existing"}
+            # Else it is our own write, repeated by the storage client after an answer that was lost.
         await self._events.emit(account, "accountAdded", {"account": account}, happening=f"added {now}")
         await self._after_change(account)
         return {"account": account, "state": "new"}
@@ -115,6 +119,8 @@ class Onboarding:
             settled = await self._accounts.settle_reach(record)
             kept = {name: settled.get(name) for name in ("reach", "delegationError")}
             changed = any(record.get(name) != value for name, value in kept.items())
+            if changed and record["state"] != "unset":
+                kept["state"] = "connecting"  # another person, path or app: what was known of it holds no more
             if changed:
                 await self._accounts.change(one, lambda current, kept=kept: _with(current, kept))  # type: ignore[misc]
             asked = reconnect and one == account and settled["state"] != "unset"
@@ -139,6 +145,7 @@ class Onboarding:
         for name in PLAIN_FIELDS:
             if name in fields:
                 record[name] = fields[name]
+        record["notifyFrom"] = record.get("notifyFrom") or iso(self._clock())
         if record.get("proxy"):
             record["proxy"] = masked_url(record["proxy"])  # has no effect, so its password need not be kept
         if {"webhooks", "webhooksCustomHeaders"} & set(fields):
@@ -149,6 +156,8 @@ class Onboarding:
             record["credentials"] = self._kind_of_credentials(record, fields["oauth2"] or {}, app, signed_in)
             if signed_in is not None:
                 record["oauth2"] |= {"scope": signed_in.scope, "tokenType": "Bearer"}
+            if signed_in is not None or _new_tokens(fields["oauth2"]):
+                record["credentialsVersion"] = secrets.token_hex(8)
         if "oauth2" in fields or "state" not in record or not record.get("oauth2"):
             connects = record.get("credentials") or delegation.parent_of(record)
             record["state"] = "connecting" if connects else "unset"
@@ -195,7 +204,9 @@ class Onboarding:
             return "sign-in"
         if app is not None and app.is_application:
             return "application"
-        if any(given.get(name) not in (None, "", MASK) for name in TOKENS):
+        if not given:
+            return None
+        if _new_tokens(given):
             return "imported"
         # Without new tokens an update keeps what the account has; a plain replacement of oauth2 does too,
         # since clients write back what they read, with the tokens masked.
@@ -204,7 +215,9 @@ class Onboarding:
 
     async def _store_credentials(self, record: Record, fields: dict[str, Any], signed_in: Stored | None) -> None:
         account, given = record["account"], fields.get("oauth2") or {}
-        tokens = {name: given[name] for name in TOKENS if given.get(name) not in (None, "", MASK)}
+        tokens = _new_tokens(given)
+        if not given and signed_in is None and "oauth2" in fields:
+            await self._credentials.forget(account)
         if signed_in is not None:
             await self._credentials.save(account, signed_in)
         elif record.get("credentials") == "imported" and tokens:
@@ -223,6 +236,11 @@ class Onboarding:
         if old_parent and old_parent != parent:
             await self._accounts.unlink(account, old_parent)
         return await self._accounts.settle_reach(record)
+
+
+def _new_tokens(given: dict[str, Any] | None) -> dict[str, str]:
+    """The tokens a caller really gives: not absent, not the mask they are shown as."""
+    return {name: given[name] for name in TOKENS if given.get(name) not in (None, "", MASK)} if given else {}
 
 
 def _with(record: Record, kept: dict[str, Any]) -> Record:

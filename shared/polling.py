@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from shared.access import Access
-from shared.accounts import QUEUE, REFUSING, Accounts, Reach, Record
+from shared.accounts import QUEUE, Accounts, Reach, Record
 from shared.changes import Changes
 from shared.clock import Clock, parse_time
 from shared.errors import CredentialError, GraphFailure, StorageConflict
@@ -26,7 +26,7 @@ PAGES_PER_TURN = 20
 OTHERS_PER_TURN = 3
 CURSOR_KEPT_S = 3600
 CONTACT_NOTED_S = 300
-EXPIRED = (400, 410, 502)  # a cursor that is broken, forgotten, or of another host
+EXPIRED = (400, 410)  # a cursor that is broken, forgotten, or of another host
 SLOWED = 5  # times the interval between turns while Graph or the login service refuses
 
 
@@ -79,7 +79,7 @@ class Polling:
             return
         wait_s = float(self._interval_s)
         try:
-            if record["state"] in REFUSING:
+            if record["state"] != "connected":
                 wait_s *= SLOWED
             else:
                 await self.poll(record)
@@ -98,8 +98,9 @@ class Polling:
         reach = await self._accounts.reach(record)
         tree, changed = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
         cursors = await self._stored(account)
-        for gone in set(cursors) - set(tree.folders):
-            await self._cursors.delete(storable(account), digest(gone))
+        if tree.link:  # without one the tree is not the whole of it
+            for gone in set(cursors) - set(tree.folders):
+                await self._cursors.delete(storable(account), digest(gone))
         pages, walking = PAGES_PER_TURN, False
         for folder in folders_to_ask(tree, set(cursors), changed, int(now.timestamp() / self._interval_s)):
             if pages > 0:
@@ -108,7 +109,7 @@ class Polling:
         if walking:
             await self._changes.catch_up(account)  # a long first walk must not hold up what arrives meanwhile
         elif self._is_contact_old(record):
-            await self._accounts.note_contact(account, now)
+            await self._accounts.note_contact(account, now, heard=True)
 
     def _is_contact_old(self, record: Record) -> bool:
         noted = record.get("syncTime")
@@ -117,8 +118,9 @@ class Polling:
     # -- one folder ----------------------------------------------------------------------------------------
 
     async def _ask(self, record: Record, reach: Reach, before: Cursor, pages: int) -> tuple[Cursor, int]:
-        """Follows one folder's delta for at most so many pages; where it stands now, and the pages read."""
-        cursor, read, seen = before, 0, 0
+        """Follows one folder's delta for at most so many pages; where it stands now, and the pages read. The
+        cursor is stored after each page that said something, so that a long round is not begun again."""
+        cursor, read = before, 0
         while read < pages:
             page, cursor = await self._page(reach, cursor)
             read += 1
@@ -127,18 +129,19 @@ class Polling:
                 return replace(cursor, first_walk=False), read  # the folder went away since the tree was read
             for entry in page.get("value", ()):
                 await self._changes.entry(record, reach, entry, first_walk=cursor.first_walk)
-                seen += 1
             following = page.get("@odata.nextLink")
             cursor = replace(cursor, link=following or page.get("@odata.deltaLink", ""))
+            cursor = replace(cursor, first_walk=cursor.first_walk and bool(following))
+            if page.get("value") or following or self._is_due(cursor, before):
+                cursor = await self._keep(record["account"], cursor)
             if not following:
-                cursor = replace(cursor, first_walk=False)
                 break
-        # After an empty round the older link serves as well, so that a quiet folder costs no write; links do
-        # not live for ever, so once an hour the newer one is kept all the same.
-        now = self._clock().timestamp()
-        if seen or read > 1 or cursor.first_walk != before.first_walk or now - before.kept > CURSOR_KEPT_S:
-            await self._keep(record["account"], replace(cursor, kept=now))
         return cursor, read
+
+    def _is_due(self, cursor: Cursor, before: Cursor) -> bool:
+        """After an empty round the older link serves as well, so that a quiet folder costs no write; links do not
+        live for ever, so once an hour the newer one is kept all the same."""
+        return cursor.first_walk != before.first_walk or self._clock().timestamp() - before.kept > CURSOR_KEPT_S
 
     async def _page(self, reach: Reach, cursor: Cursor) -> tuple[dict[str, Any] | None, Cursor]:
         """The page behind a cursor, or the first of a new walk when there is none or it expired. None when the
@@ -166,13 +169,16 @@ class Polling:
         rows = await self._cursors.partition(storable(account))
         return {row.value["folder"]: Cursor(**row.value, etag=row.etag) for row in rows}
 
-    async def _keep(self, account: str, cursor: Cursor) -> None:
-        value = {"folder": cursor.folder, "link": cursor.link, "first_walk": cursor.first_walk, "kept": cursor.kept}
+    async def _keep(self, account: str, cursor: Cursor) -> Cursor:
+        """The cursor as stored."""
+        now = self._clock().timestamp()
+        value = {"folder": cursor.folder, "link": cursor.link, "first_walk": cursor.first_walk, "kept": now}
         row = Row(storable(account), digest(cursor.folder), value, cursor.etag)
         try:
-            await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
+            stored = await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
         except StorageConflict:
-            return  # another turn of the same mailbox was faster; its cursor is as good
+            return cursor  # another turn of the same mailbox was faster; its cursor is as good
+        return replace(cursor, kept=now, etag=stored.etag)
 
     async def forget(self, account: str) -> None:
         """Removes the cursors of a deleted account."""

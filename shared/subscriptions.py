@@ -23,6 +23,7 @@ from shared.service_settings import ServiceSettings
 from shared.storage.keys import digest
 
 LIFETIME = timedelta(minutes=4230)
+SETTLE_S = 10  # a catch-up starts that long after what made it due
 RENEW_BEFORE = timedelta(hours=24)
 CHECK_EVERY = timedelta(hours=1)
 RETRIES_S = (30, 60, 120, 600, 3600)  # waits before push is tried again; the last one repeats
@@ -79,14 +80,12 @@ class Subscriptions:
             notifications = {"mode": "poll", "reason": FAILED.format(problem=problem, seconds=self._poll_interval_s)}
             wait_s = RETRIES_S[min(attempt, len(RETRIES_S) - 1)]
             await self._accounts.queue_job(account, "subscribe", wait_s, attempt=attempt + 1)
-        was_polled = (record.get("notifications") or {}).get("mode") == "poll"
         await self._accounts.change(account, lambda r: r | {"notifications": notifications})
-        if was_polled and notifications["mode"] == "push":
-            await self._accounts.queue_job(account, "catch_up")
         await self._start_turns(record, notifications["mode"])
 
-    async def start_again(self, account: str, attempt: int) -> None:
-        """Tries to get from polling back to push."""
+    async def start_again(self, account: str, attempt: int, gone: str = "") -> None:
+        """Starts anew without connecting anew: from polling back to push, or after Graph removed the subscription
+        `gone`."""
         record = await self._accounts.find(account)
         if record is None or record["state"] != "connected":
             return  # connecting the account starts this anew
@@ -94,6 +93,9 @@ class Subscriptions:
             reach = await self._accounts.reach(record)
         except CredentialError:
             return
+        if gone and (record.get("subscription") or {}).get("id") == gone:
+            await self._accounts.queue_job(account, "catch_up", SETTLE_S)
+            await self._forget(account)
         await self.start(record, reach, attempt)
 
     async def _start_turns(self, record: Record, mode: str) -> None:
@@ -101,10 +103,10 @@ class Subscriptions:
         do = "poll" if mode == "poll" else "renew"
         account, now = record["account"], self._clock()
         chain = digest(account, do, iso(now))
-        stored = await self._accounts.change(account, lambda r: r | {"turns": {"do": do, "chain": chain}})
-        if stored is not None:
-            every = timedelta(seconds=self._poll_interval_s) if do == "poll" else CHECK_EVERY
-            await self._schedule.start_chain(chain, QUEUE, {"account": account, "do": do}, now + every)
+        every = timedelta(seconds=self._poll_interval_s) if do == "poll" else CHECK_EVERY
+        # The chain before its name: a chain nobody names ends itself, a name without a chain would stay silent.
+        await self._schedule.start_chain(chain, QUEUE, {"account": account, "do": do}, now + every)
+        await self._accounts.change(account, lambda r: r | {"turns": {"do": do, "chain": chain}})
 
     # -- push ----------------------------------------------------------------------------------------------
 
@@ -117,6 +119,8 @@ class Subscriptions:
             return
         if record["state"] == "connected" and await self.ensure(account) and not self._is_alive(record):
             await self.start_again(account, 0)
+        # What a lost notification would have told is found within the hour.
+        await self._accounts.queue_job(account, "catch_up")
         await self._schedule.continue_chain(QUEUE, _bare(job), self._clock() + CHECK_EVERY)
 
     def _is_alive(self, record: Record) -> bool:
@@ -148,6 +152,8 @@ class Subscriptions:
         return parse_time(record["subscription"]["expirationDateTime"]) <= self._clock() + RENEW_BEFORE
 
     async def _create(self, account: str, reach: Reach) -> None:
+        """A new subscription, followed by a look for what came while there was none."""
+        await self._accounts.queue_job(account, "catch_up", SETTLE_S)
         await self._note(account, "creating")
         base = await self._settings.notification_base()
         query = f"?account={quote(account, safe='')}"
@@ -172,7 +178,6 @@ class Subscriptions:
             if failure.status != 404:
                 raise
             await self._create(account, reach)  # expired or removed at Graph
-            await self._accounts.queue_job(account, "catch_up")
             return
         await self._keep(account, subscription_id, answer.json().get("expirationDateTime", ends))
 
@@ -180,14 +185,12 @@ class Subscriptions:
         """Acts on a lifecycle notification (graph.md 10.6); unknown kinds and foreign ids are ignored."""
         record = await self._accounts.find(account)
         current = ((record or {}).get("subscription") or {}).get("id")
-        if record is None or current != subscription_id:
+        if record is None or (current and current != subscription_id):
             return
         if event == "reauthorizationRequired":
             await self._reauthorize(record, subscription_id)
         elif event == "subscriptionRemoved":
-            await self._forget(account)
-            await self.start_again(account, 0)
-            await self._accounts.queue_job(account, "catch_up")
+            await self.start_again(account, 0, gone=subscription_id)
         elif event == "missed":
             await self._accounts.queue_job(account, "catch_up")
 

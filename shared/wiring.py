@@ -10,7 +10,7 @@ from typing import Any
 from shared.access import Access
 from shared.accounts import Accounts, Reach, Record
 from shared.changes import Changes
-from shared.clock import Clock, utc_now
+from shared.clock import Clock, iso, utc_now
 from shared.consent import Consent
 from shared.credentials import Credentials
 from shared.graph.client import Graph
@@ -141,7 +141,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     subscriptions = Subscriptions(
         accounts, access, schedule, service_settings, clock, settings.key_ring, settings.poll_interval_s
     )
-    changes = Changes(accounts, access, mailboxes, events, service_settings, tables["markers"], clock)
+    changes = Changes(accounts, access, mailboxes, events, service_settings, tables["markers"], queues, clock)
     polling = Polling(
         accounts, access, mailboxes, changes, schedule, tables["cursors"], clock, settings.poll_interval_s
     )
@@ -161,7 +161,20 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
         await mailboxes.forget(account)
         await webhooks.forget(account)
 
+    async def on_other_mailbox(record: Record) -> None:
+        """The account leads to another mailbox than before: what is known of the old one is forgotten."""
+        await subscriptions.remove(record)
+        await polling.forget(record["account"])
+        await mailboxes.forget(record["account"])
+        now = iso(clock())
+        dropped = ("subscription", "inbox")
+        await accounts.change(
+            record["account"],
+            lambda r: {k: v for k, v in r.items() if k not in dropped} | {"notifyFrom": now, "heardUntil": now},
+        )
+
     access.after_connect = after_connect
+    access.on_other_mailbox = on_other_mailbox
     onboarding = Onboarding(accounts, apps, credentials, events, clock, clean_up)
     consent = Consent(
         tables["pending"], tables["nonces"], vault, service_settings, apps, credentials, accounts, onboarding,

@@ -44,7 +44,10 @@ class Answer:
     body: bytes
 
     def json(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.body)
+        try:
+            value: dict[str, Any] = json.loads(self.body)
+        except ValueError:
+            raise GraphFailure(502, "InvalidJSON", "Graph answered with something that is not JSON") from None
         return value
 
 
@@ -151,7 +154,7 @@ class Graph:
         if link.startswith(self._official + "/"):
             link = self._root + link[len(self._official) :]
         if not link.startswith(self._root + "/"):
-            raise GraphFailure(502, "ForeignLink", "Graph gave a link to another host")
+            raise GraphFailure(410, "ForeignLink", "The stored link leads to another host")
         request = RequestInformation()
         request.http_method = Method.GET
         request.url = link

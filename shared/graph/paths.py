@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 if TYPE_CHECKING:
     from msgraph.generated.users.item.user_item_request_builder import UserItemRequestBuilder
@@ -26,4 +27,4 @@ class MailboxPath:
 
     def resource(self, rest: str) -> str:
         """The resource of a subscription (graph.md 10.1)."""
-        return f"{self}/{rest}"
+        return f"{'me' if self.user is None else 'users/' + quote(self.user, safe='@')}/{rest}"

@@ -13,7 +13,8 @@ _AZURITE = (
 )
 
 # The async storage clients wait 15 s before their first retry unless told otherwise; these are 1, 2, 4 and 8 s.
-RETRIES = {"initial_backoff": 1, "increment_base": 2, "retry_total": 4, "random_jitter_range": 1}
+TIMEOUTS = {"connection_timeout": 5, "read_timeout": 20}
+RETRIES = TIMEOUTS | {"initial_backoff": 1, "increment_base": 2, "retry_total": 4, "random_jitter_range": 1}
 
 
 class StorageAccount:

@@ -59,11 +59,11 @@ class Queues:
         delay = max(0, min(int(delay_s + 0.999), LONGEST_DELAY_S))
         client = self._client(name)
         try:
-            await client.send_message(text, visibility_timeout=delay or None)
+            await client.send_message(text, visibility_timeout=delay or None, time_to_live=-1)
         except ResourceNotFoundError:
             with suppress(ResourceExistsError):  # another worker made it first
                 await client.create_queue()
-            await client.send_message(text, visibility_timeout=delay or None)
+            await client.send_message(text, visibility_timeout=delay or None, time_to_live=-1)
 
     async def close(self) -> None:
         for client in self._made.values():

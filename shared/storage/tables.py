@@ -7,16 +7,18 @@ together an entity holds 1 MiB (docs: "Understanding the Table service data mode
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import RecordTooLarge, StorageConflict
-from shared.storage.account import StorageAccount
+from shared.storage.account import TIMEOUTS, StorageAccount
 
 _CHUNK = 64 * 1024
 _LARGEST = 14 * _CHUNK
+_COMPRESSED = b"z"  # JSON begins with a brace
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Row:
 
 def _pack(row: Row) -> dict[str, Any]:
     raw = json.dumps(row.value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    if len(raw) > _CHUNK:
+        raw = _COMPRESSED + zlib.compress(raw, 6)
     if len(raw) > _LARGEST:
         raise RecordTooLarge(f"{len(raw)} bytes; a record holds {_LARGEST}")
     chunks = {f"v{i // _CHUNK:02d}": raw[i : i + _CHUNK] for i in range(0, len(raw), _CHUNK)}
@@ -42,6 +46,8 @@ def _unpack(entity: Any) -> Row:
     names = sorted(name for name in entity if name.startswith("v") and name[1:].isdigit())
     raw = b"".join(entity[name] for name in names)
     columns = {k: v for k, v in entity.items() if k not in names and k not in ("PartitionKey", "RowKey")}
+    if raw.startswith(_COMPRESSED):
+        raw = zlib.decompress(raw[len(_COMPRESSED) :])
     value = json.loads(raw.decode("utf-8", "surrogatepass")) if raw else {}
     return Row(entity["PartitionKey"], entity["RowKey"], value, entity.metadata.get("etag", ""), columns)
 
@@ -59,7 +65,7 @@ class Table:
         if self._made is None:
             from azure.data.tables.aio import TableClient
 
-            options: dict[str, Any] = {"table_name": self.name, "raw_request_hook": self._account.count}
+            options: dict[str, Any] = {"table_name": self.name, "raw_request_hook": self._account.count, **TIMEOUTS}
             if self._account.connection_string:
                 self._made = TableClient.from_connection_string(self._account.connection_string, **options)
             else:

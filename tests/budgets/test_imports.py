@@ -80,9 +80,9 @@ def http_routes() -> list[tuple[str, str, list[str]]]:
 import json, function_app
 found = []
 for one in function_app.app.get_functions():
-    trigger = json.loads(str(one.get_trigger()))
-    if trigger["type"] == "httpTrigger":
-        found.append([one.get_function_name(), trigger["route"], trigger["methods"]])
+    for binding in map(json.loads, one.get_raw_bindings()):
+        if binding["type"] == "httpTrigger":
+            found.append([one.get_function_name(), binding["route"], binding["methods"]])
 print(json.dumps(sorted(found)))
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=ENVIRONMENT, check=True, capture_output=True)
