@@ -120,7 +120,7 @@ async def schedule_due(timer: func.TimerRequest) -> None:
 
 
 @app.function_name("sweep")
-@app.timer_trigger(arg_name="timer", schedule="0 17 3 * * *")
+@app.timer_trigger(arg_name="timer", schedule="0 17 * * * *")
 async def sweep(timer: func.TimerRequest) -> None:
     from shared.jobs import sweep as sweep_all
     from shared.wiring import services

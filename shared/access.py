@@ -140,6 +140,15 @@ class Access:
         if attempt < len(RETRIES_S):
             await self._accounts.queue_job(account, "initialise", RETRIES_S[attempt], attempt=attempt + 1)
 
+    async def take_up(self) -> int:
+        """Tries every account that is not connected though it could be; the number tried."""
+        found = 0
+        async for record in self._accounts.all():
+            if record["state"] in ("connecting", "connectError", "authenticationError") or record.get("unfinished"):
+                await self._accounts.queue_job(record["account"], "initialise", attempt=len(RETRIES_S))
+                found += 1
+        return found
+
     async def _wake(self, account: str, reach: Reach) -> None:
         """Accounts that borrow from this one and wait in an error are tried at once: its recovery is theirs. The
         others look for what came while there was no token."""

@@ -15,7 +15,7 @@ def utc_now() -> datetime:
 
 def iso(moment: datetime) -> str:
     """`YYYY-MM-DDTHH:MM:SS.sssZ`, as the contract writes times (emailengine.md 1.4)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def parse_time(text: str) -> datetime:

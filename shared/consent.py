@@ -15,9 +15,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 
-import requests as http_errors
-
-from shared.accounts import Accounts
+from shared.accounts import Accounts, Record, auth_of
 from shared.clock import Clock, iso
 from shared.credentials import Credentials, SignIn
 from shared.errors import ApiError, CredentialError, GraphFailure, StorageConflict
@@ -210,7 +208,9 @@ class Consent:
         if not address or not user:
             raise PageError(400, "Oauth failed: failed to retrieve account email address")
         await self._check_expected(setup, app, address, user)
-        fields = account_fields(setup, app, address, user, profile.get("displayName") or "")
+        wanted = setup.get("account") or (setup.get("fields") or {}).get("account")
+        existing = await self._accounts.find(wanted) if wanted else None
+        fields = account_fields(setup, app, address, user, profile.get("displayName") or "", existing)
         created = await self._claimed(setup["claim"], fields, signed_in)
         target = setup.get("redirectUrl") or ""
         return created, add_query(target, **created) if target else ""
@@ -238,6 +238,8 @@ class Consent:
         return content["setup"], app, content["flow"]
 
     async def _exchange(self, app: OauthApp, flow: dict[str, Any], query: dict[str, str]) -> SignIn:
+        from requests import RequestException
+
         try:
             return await self._credentials.finish_sign_in(app, flow, query)
         except IdTokenRefused as refusal:
@@ -246,7 +248,7 @@ class Consent:
             await self._apps.note_failure(app.id, str(failure))
             hint = failure.last_error.get("description") or ""
             raise PageError(400, NO_TOKEN, f"{failure} {hint}".strip()) from None
-        except (RuntimeError, http_errors.RequestException):
+        except (RuntimeError, RequestException):
             # MSAL's word for an id_token of another sign-in, or keys that could not be fetched.
             raise PageError(400, NO_TOKEN) from None
 
@@ -298,8 +300,18 @@ class Consent:
         return removed
 
 
-def account_fields(setup: dict[str, Any], app: OauthApp, address: str, user: str, display_name: str) -> dict[str, Any]:
-    """The fields of the account that a finished sign-in creates: who owns the mailbox is decided here (7.3)."""
+def account_fields(
+    setup: dict[str, Any],
+    app: OauthApp,
+    address: str,
+    user: str,
+    display_name: str,
+    existing: Record | None = None,
+) -> dict[str, Any]:
+    """The fields of the account that a finished sign-in creates: who owns the mailbox is decided here (7.3).
+
+    A link that names no mailbox, for an account that leads to a shared one, renews the sign-in alone.
+    """
     fields = dict(setup.get("fields") or {})
     for name in ("account", "name", "email", "expectedEmail", "syncFrom", "notifyFrom", "path", "subconnections"):
         if setup.get(name) is not None:
@@ -309,10 +321,13 @@ def account_fields(setup: dict[str, Any], app: OauthApp, address: str, user: str
         fields["email"] = fields.get("email") or auth["delegatedUser"]
     elif setup.get("delegated") and fields.get("email") and fields["email"].lower() != address.lower():
         auth["delegatedUser"] = fields["email"]
+    elif (shared := auth_of(existing or {}).get("delegatedUser")) and not fields.get("email"):
+        auth["delegatedUser"] = shared
     else:
         fields["email"] = address
     auth["user"] = user
-    fields["name"] = fields.get("name") or display_name or fields["email"]
+    if existing is None or fields.get("name"):
+        fields["name"] = fields.get("name") or display_name or fields["email"]
     fields["oauth2"] = {"provider": app.id, "auth": auth}
     return fields
 

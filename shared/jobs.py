@@ -19,6 +19,7 @@ EVENTS_FOR = timedelta(days=30)
 # Waits before a job that met an outage of Graph is tried again: about a day altogether.
 PATIENCE_S = (5, 15, 30, 60, 120, 300, 600, 1800, 3600, *(7200,) * 10)
 CATCH_UP_AFTER_S = 60
+STUCK_AFTER = timedelta(minutes=20)
 
 
 async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
@@ -80,7 +81,13 @@ async def notification_job(services: Services, text: str) -> None:
 
 
 async def sweep(services: Services) -> None:
-    """The daily clean-up."""
+    """The hourly look over everything: what lost its message goes on, what has ended is removed."""
+    taken_up = {
+        "mails": await services.outbox.take_up(STUCK_AFTER),
+        "events": await services.webhooks.take_up(STUCK_AFTER),
+        "accounts": await services.access.take_up(),
+    }
+    log.info("taken up again: %s", taken_up)
     removed = {
         "outbox": await services.outbox.sweep(ENDED_MAILS_FOR),
         "events": await services.webhooks.sweep(EVENTS_FOR),

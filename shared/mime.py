@@ -29,7 +29,7 @@ FIELD_HEADERS: Mapping[str, str] = {
 }
 STRUCTURED_HEADERS = 4  # Graph takes five, one of them is the stamp (graph.md 6.4)
 # Everything Python or a mail server may take for the end of a line, and the other controls.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _POLICY = SMTP.clone(max_line_length=998, cte_type="7bit", utf8=False)
 
 
@@ -40,7 +40,7 @@ def _address(recipient: Mapping[str, str]) -> Address:
 
 def one_line(text: str | None) -> str:
     """The text without line breaks and control characters, which would end the header it goes into."""
-    return _CONTROLS.sub(" ", text or "").strip()
+    return CONTROLS.sub(" ", text or "").strip()
 
 
 def _ascii_domain(domain: str) -> str:

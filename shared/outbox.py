@@ -12,6 +12,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -37,6 +38,7 @@ RUN_S = 600  # a send still marked so long after its start has lost its process
 # seconds, sometimes later (graph.md 6.1), so absence counts only when it was seen several times over minutes.
 LOOKS_S = (15, 45, 90, 300)
 ABSENCES = 3
+CLOCKS_DIFFER = timedelta(seconds=2)
 MOST_LOOKS = 10
 WAITING, SENDING, UNCLEAR = "queued", "sending", "unclear"
 
@@ -107,7 +109,8 @@ class Outbox:
         else:
             await self._blobs.put(_blob(sending.queue_id), sending.body)
         columns = {"state": WAITING, "account": storable(sending.account)}
-        await self._table.insert(Row(shard(sending.queue_id), sending.queue_id, value, columns=columns))
+        with suppress(StorageConflict):  # our own write, repeated by the storage client after a lost answer
+            await self._table.insert(Row(shard(sending.queue_id), sending.queue_id, value, columns=columns))
         await self._schedule.once(send_at, QUEUE, {"queueId": sending.queue_id})
 
     # -- sending -------------------------------------------------------------------------------------------
@@ -118,13 +121,20 @@ class Outbox:
         row = await self._table.get(shard(queue_id), queue_id)
         if row is None:
             return  # cancelled, or its account was deleted
-        state = row.columns["state"]
-        if state == WAITING:
+        state, early = row.columns["state"], self._is_early(row)
+        if state in (WAITING, UNCLEAR) and early:
+            # A message of an earlier turn, or a clock ahead of ours.
+            await self._schedule.once(parse_time(row.value["nextAttempt"]), QUEUE, job)
+        elif state == WAITING:
             await self._attempt(row)
         elif state == SENDING and not self._is_lost(row):
             await self._schedule.once(self._clock() + timedelta(seconds=60), QUEUE, job)
         elif state in (SENDING, UNCLEAR):
             await self._look(row, "the process that sent it ended before Graph answered")
+
+    def _is_early(self, row: Row) -> bool:
+        following = row.value["nextAttempt"]
+        return isinstance(following, str) and parse_time(following) - self._clock() > CLOCKS_DIFFER
 
     def _is_lost(self, row: Row) -> bool:
         since = parse_time(row.value["sendingSince"])
@@ -135,10 +145,13 @@ class Outbox:
         try:
             row = await self._table.replace(Row(row.partition, row.key, value, row.etag, _columns(row, SENDING)))
         except StorageConflict:
-            return  # another worker took it, or it was cancelled
+            # Another worker took it, or it was cancelled, or this was our own write, repeated after a lost answer.
+            # A message that comes later tells which; without one the mail could be forgotten.
+            await self._schedule.once(self._clock() + timedelta(seconds=RUN_S), QUEUE, {"queueId": row.key})
+            return
         record = await self._accounts.find(value["account"])
         if record is None:
-            await self._table.delete(row.partition, row.key)
+            await self._remove(row)
             return
         try:
             reach = await self._accounts.reach(record)
@@ -173,7 +186,9 @@ class Outbox:
     async def _refused(self, row: Row, record: Record, failure: GraphFailure) -> None:
         """Graph answered with an error, or not at all."""
         if failure.may_have_acted:
-            await self._look_later(row, str(failure))
+            # A server that was busy rarely did the work all the same, so one look is enough.
+            needed = 1 if failure.status == 503 else ABSENCES
+            await self._look_later(replace(row, value=row.value | {"absencesNeeded": needed}), str(failure))
             return
         mailbox = auth_of(record).get("delegatedUser") or record.get("email") or record["account"]
         holder = await self._accounts.find((record.get("reach") or {}).get("holder") or "") or record
@@ -219,8 +234,8 @@ class Outbox:
         when = self._clock() + timedelta(seconds=wait_s)
         made = row.value["attemptsMade"] - (0 if counts else 1)
         value = row.value | {"nextAttempt": iso(when), "attemptsMade": made, "error": error}
-        if await self._settle(row, value, WAITING):
-            await self._schedule.once(when, QUEUE, {"queueId": row.key})
+        await self._settle(row, value, WAITING)
+        await self._schedule.once(when, QUEUE, {"queueId": row.key})
 
     # -- unclear outcomes ----------------------------------------------------------------------------------
 
@@ -228,18 +243,19 @@ class Outbox:
         looks = row.value.get("looks", 0)
         when = self._clock() + timedelta(seconds=LOOKS_S[min(looks, len(LOOKS_S) - 1)])
         value = row.value | {"looks": looks + 1, "absences": absences, "reason": reason, "nextAttempt": iso(when)}
-        if await self._settle(row, value, UNCLEAR):
-            await self._schedule.once(when, QUEUE, {"queueId": row.key})
+        await self._settle(row, value, UNCLEAR)
+        await self._schedule.once(when, QUEUE, {"queueId": row.key})
 
     async def _look(self, row: Row, reason: str) -> None:
         """Looks for the mail in its mailbox. Found: sent. Absent in several looks, over minutes: not sent, so it
         is tried again. Neither, because nobody could look or it hangs in Drafts: unknown in the end."""
         reason = row.value.get("reason") or reason
-        finding = await self._find(row)
+        told = await self._events.seen(row.value["account"], f"sent {row.key}")
+        finding = "sent" if told else await self._find(row)
         absences = row.value.get("absences", 0) + (finding == "absent")
         if finding == "sent":
             await self._sent(row)
-        elif absences >= ABSENCES:
+        elif absences >= row.value.get("absencesNeeded", ABSENCES):
             record = await self._accounts.get(row.value["account"])
             fresh = replace(row, value=row.value | {"looks": 0, "absences": 0, "reason": ""})
             await self._failed(fresh, record, f"Not sent: {reason}", "ConnectionError", again=True)
@@ -272,12 +288,9 @@ class Outbox:
     def _about(row: Row) -> dict[str, Any]:
         return {"messageId": row.value["messageId"], "queueId": row.key}
 
-    async def _settle(self, row: Row, value: dict[str, Any], state: str) -> bool:
-        try:
+    async def _settle(self, row: Row, value: dict[str, Any], state: str) -> None:
+        with suppress(StorageConflict):  # cancelled meanwhile, or our own write after a lost answer
             await self._table.replace(Row(row.partition, row.key, value, row.etag, _columns(row, state)))
-        except StorageConflict:
-            return False
-        return True
 
     async def _end(self, row: Row, state: str, error: dict[str, Any] | None = None) -> None:
         """The record without the body stays for a while, so that its end can be looked up."""
@@ -291,9 +304,14 @@ class Outbox:
         """Removes every mail of an account that is going away."""
         query = "account eq @a"
         async for row in self._table.scan(query, {"a": storable(account)}):
-            await self._table.delete(row.partition, row.key)
-            if "body" not in row.value:
-                await self._blobs.delete(_blob(row.key))
+            await self._remove(row)
+
+    async def _remove(self, row: Row, etag: str | None = None) -> bool:
+        """The record and its body."""
+        removed = await self._table.delete(row.partition, row.key, etag)
+        if "body" not in row.value:
+            await self._blobs.delete(_blob(row.key))
+        return removed
 
     async def cancel(self, queue_id: str) -> bool:
         """True when the mail was waiting and is now gone; false when unknown or being sent."""
@@ -301,7 +319,7 @@ class Outbox:
         if row is None or row.columns["state"] != WAITING:
             return False
         try:
-            return await self._table.delete(row.partition, row.key, row.etag)
+            return await self._remove(row, row.etag)
         except StorageConflict:
             return False  # a worker took it at the same moment
 
@@ -314,6 +332,16 @@ class Outbox:
         """Every entry that is not delivered, oldest first."""
         rows = [row async for row in self._table.scan("state ne 'sent'")]
         return [entry_view(row) for row in sorted(rows, key=lambda row: row.key)]
+
+    async def take_up(self, older_than: timedelta) -> int:
+        """Queues again what should have moved long ago, because its message was lost; the number queued."""
+        limit, found = iso(self._clock() - older_than), 0
+        async for row in self._table.scan("state eq 'queued' or state eq 'sending' or state eq 'unclear'"):
+            since = row.value["sendingSince"] if row.columns["state"] == SENDING else row.value["nextAttempt"]
+            if since < limit:
+                await self._schedule.once(self._clock(), QUEUE, {"queueId": row.key})
+                found += 1
+        return found
 
     async def sweep(self, older_than: timedelta) -> int:
         """Removes the records of ended mails older than that; the number removed."""

@@ -97,11 +97,13 @@ class Submit:
                 fields=[{"message": '"attachments" is too large for one request', "key": "attachments"}],
             )
         everyone = [one["address"] for name in ("to", "cc", "bcc") for one in fields.get(name) or ()]
+        given = {name: value for name, value in (fields.get("envelope") or {}).items() if value}
+        envelope = {"from": sender, "to": everyone} | given  # informative on Graph (14.1)
         return Sending(
             queue_id=identity,
             account=record["account"],
             message_id=message_id,
-            envelope={"from": sender, "to": everyone},
+            envelope=envelope,
             subject=fields.get("subject") or "",
             created=iso(now),
             structured=as_json,
@@ -122,15 +124,17 @@ def travels_structured(record: Record, sender: str, send_format: str) -> bool:
 
 def check_headers(headers: Mapping[str, str]) -> None:
     """InvalidInput for headers that cannot travel, or that a field of the request sets."""
+    if len({name.lower() for name in headers}) < len(headers):
+        raise InvalidInput.field("headers", "The same header is given in two spellings")
     for name, value in headers.items():
         field = mime.FIELD_HEADERS.get(name.lower())
         if field:
             raise InvalidInput.field("headers", f'The header "{name}" is set with the field "{field}"')
-        if name.lower().startswith("content-") or name.lower() == "mime-version":
+        if name.lower().startswith("content-") or name.lower() in ("mime-version", mime.STAMP.lower(), "sender"):
             raise InvalidInput.field("headers", f'The header "{name}" follows from the content and can not be set')
         if not _HEADER_NAME.fullmatch(name):
             raise InvalidInput.field("headers", f'"{name[:80]}" is not a header name')
-        if any(ord(ch) < 32 and ch != "\t" for ch in value) or "\x7f" in value:
+        if mime.CONTROLS.search(value.replace("\t", " ")):
             raise InvalidInput.field("headers", f'The header "{name}" has a line break or control character')
 
 

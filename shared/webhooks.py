@@ -39,6 +39,7 @@ QUEUE = "webhooks"
 ATTEMPTS = 10
 FIRST_PAUSE_S = 5.0
 TIMEOUT_S = 30.0
+FRAMING = frozenset({"content-length", "transfer-encoding", "connection", "host"})
 CLAIM_S = 120.0  # an attempt without an outcome after that has lost its process
 USER_AGENT = f"Graphpost/{__version__} (+https://github.com/graphpost/graphpost)"
 
@@ -194,6 +195,9 @@ class Webhooks:
         secret = await self._settings.service_secret()
         claimed = await self._settle(row, "queued", attempt, CLAIM_S)
         if claimed is None:
+            # Another message of this event was faster, or it was our own write, repeated after a lost answer. A
+            # message that comes later tells which.
+            await self._queues.put(QUEUE, job, CLAIM_S)
             return
         if attempt == 1:
             await self._count(job["account"], row.value["envelope"]["event"])
@@ -242,16 +246,19 @@ class Webhooks:
         }
         if await _is_link_local(target.url):
             return "failed"
+        added = {name: value for name, value in target.headers.items() if name.lower() not in FRAMING}
+        taken = {name.lower() for name in added}
+        ours = {name: value for name, value in headers.items() if name.lower() not in taken}
+        request: dict[str, Any] = {"content": body, "headers": ours | added, "timeout": TIMEOUT_S}
         try:
-            answer = await self._http().post(
-                target.url, content=body, headers=headers | target.headers, timeout=TIMEOUT_S
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError):
+            async with asyncio.timeout(TIMEOUT_S), self._http().stream("POST", target.url, **request) as answer:
+                outcome = answer.is_success, answer.is_redirect  # what it says is not read
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, TimeoutError):
             return "retry"
-        if answer.is_success:
+        if outcome[0]:
             return "delivered"
         # Redirects are not followed: the signature was meant for this address alone (18.2).
-        return "failed" if answer.is_redirect else "retry"
+        return "failed" if outcome[1] else "retry"
 
     async def _settle(self, row: Row, state: str, attempts: int = 0, claimed_s: float = 0) -> Row | None:
         """The record in its new state; None when another message of the same event was faster."""
@@ -278,6 +285,16 @@ class Webhooks:
             except StorageConflict:
                 continue
             return
+
+    async def take_up(self, older_than: timedelta) -> int:
+        """Queues again events whose message was lost; the number queued."""
+        limit, found = iso(self._clock() - older_than), 0
+        async for row in self._events.scan("state eq 'queued'"):
+            if (row.columns.get("until") or row.value["envelope"]["date"]) < limit:
+                job = {"account": row.value["envelope"]["account"], "event": row.key, "queued": iso(self._clock())}
+                await self._queues.put(QUEUE, job)
+                found += 1
+        return found
 
     async def forget(self, account: str) -> None:
         """Removes the counters of a deleted account."""

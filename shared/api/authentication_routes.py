@@ -7,11 +7,12 @@ from urllib.parse import parse_qsl
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import ValidationError
 
 from shared.api.pages import page
 from shared.api.route import GuardedRoute, Provided, operation
-from shared.api.schemas import AuthenticationForm
-from shared.consent import Mismatch, PageError
+from shared.api.schemas import AuthenticationForm, SetupLink
+from shared.consent import BLOB_KEYS, Mismatch, PageError
 from shared.errors import ApiError, CredentialError
 from shared.wiring import Services
 
@@ -44,7 +45,7 @@ async def choose_app(request: Request, services: Provided) -> Response:
 async def _form(given: dict[str, str], services: Services) -> Response:
     data, signature = given.get("data", ""), given.get("sig", "")
     try:
-        blob = await services.consent.open_link(data, signature)
+        blob = _checked(await services.consent.open_link(data, signature))
         app = await services.apps.resolve(given.get("type"))
         offered = await services.consent.offered_apps()
         if app is None or not app.enabled:
@@ -61,6 +62,16 @@ async def _form(given: dict[str, str], services: Services) -> Response:
         return await _failed(services, 503 if failure.transient else 400, str(failure))
     except ApiError as failure:
         return await _failed(services, failure.status, failure.message)
+
+
+def _checked(blob: dict[str, Any]) -> dict[str, Any]:
+    """The set-up with every field as the form itself would take it: a signed link may be made by a client."""
+    given = {name: blob[name] for name in BLOB_KEYS if name in blob and name not in ("n", "t")}
+    try:
+        fields = SetupLink.model_validate(given).given()
+    except ValidationError:
+        raise PageError(400, "Invalid request. Check your input and try again.") from None
+    return fields | {name: blob[name] for name in ("n", "t") if name in blob}
 
 
 @router.get("/oauth", include_in_schema=False)

@@ -56,6 +56,13 @@ def _empty_is_absent(value: Any) -> Any:
 def _email(value: str) -> str:
     if not _EMAIL.fullmatch(value) or len(value) > 320 or ".." in value.rpartition("@")[2]:
         raise ValueError("must be a valid email")
+    local, _, domain = value.rpartition("@")
+    try:
+        domain.encode("idna")
+        local.encode("ascii")
+    except UnicodeError:
+        # Graph's MIME form has no way to carry such a local part, and no mail server finds such a domain.
+        raise ValueError("must be a valid email, with a plain part before the @") from None
     return value
 
 
@@ -99,7 +106,8 @@ Url = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_url)]
 Moment = Annotated[str, BeforeValidator(_moment)]
 MomentOrNow = Annotated[str, BeforeValidator(_moment_or_now)]
 Text256 = Annotated[str, StringConstraints(max_length=256)]
-Name = Annotated[str, StringConstraints(max_length=256, strip_whitespace=True)]
+_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+Name = Annotated[str, StringConstraints(max_length=256, strip_whitespace=True, pattern=_LINE)]
 AccountId = Annotated[str, StringConstraints(max_length=256, min_length=1, strip_whitespace=True)]
 Absent = BeforeValidator(_empty_is_absent)
 Single = BeforeValidator(_one_or_many)

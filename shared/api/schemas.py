@@ -130,11 +130,15 @@ class AccountCreate(AccountFields):
 
     @model_validator(mode="after")
     def _whole_oauth2(self) -> AccountCreate:
-        if self.oauth2 and not self.oauth2.authorize:
-            if self.oauth2.auth is None:
-                raise ValueError('"auth" is required')
-            if self.oauth2.redirectUrl:
-                raise ValueError('"redirectUrl" is only allowed together with "authorize"')
+        if self.oauth2 is None:
+            return self
+        if self.oauth2.authorize:
+            if self.oauth2.accessToken or self.oauth2.refreshToken:
+                raise ValueError('"accessToken" and "refreshToken" can not be given together with "authorize"')
+        elif self.oauth2.auth is None:
+            raise ValueError('"auth" is required')
+        elif self.oauth2.redirectUrl:
+            raise ValueError('"redirectUrl" is only allowed together with "authorize"')
         return self
 
 
@@ -166,8 +170,8 @@ class Reconnect(Input):
     reconnect: Boolean = False
 
 
-class AuthenticationForm(Input):
-    """POST /v1/authentication/form (7.1)."""
+class SetupLink(Input):
+    """What a signed link holds. Clients that sign links themselves may leave out where the browser ends."""
 
     account: Annotated[AccountId | None, Absent] = None
     name: Annotated[Name | None, Absent] = None
@@ -178,6 +182,12 @@ class AuthenticationForm(Input):
     notifyFrom: MomentOrNow | None = None
     subconnections: Subconnections = None
     path: Path = None
+    redirectUrl: Annotated[Url | None, Absent] = None
+
+
+class AuthenticationForm(SetupLink):
+    """POST /v1/authentication/form (7.1)."""
+
     redirectUrl: Url
     type: Annotated[Name | None, Absent, BeforeValidator(_false_is_absent)] = None
 
@@ -378,6 +388,14 @@ class SettingsBody(Input):
     templateHeader: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None
     templateHtmlHead: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None
     pageBrandName: Annotated[Text256 | None, Absent] = None
+
+    @field_validator("serviceSecret", mode="before")
+    @classmethod
+    def _kept(cls, value: Any) -> Any:
+        # All signatures hang on it; another value replaces it, nothing does not.
+        if value in (None, ""):
+            raise ValueError("is not allowed to be empty")
+        return value
 
     @field_validator("webhookEvents")
     @classmethod

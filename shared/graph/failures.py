@@ -72,9 +72,9 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, *, was_wri
         status,
         code or f"HTTP{status}",
         message,
-        # An answer of 500 and above to a write may come after the work was done (graph.md 1.7). 503 and 429
-        # are given by the throttling layer in front of it.
-        may_have_acted=was_write and status >= 500 and status != 503,
+        # An answer of 500 and above to a write may come after the work was done (graph.md 6.5). With Retry-After
+        # it comes from the throttling in front of the mailbox, which turned the request away (graph.md 11).
+        may_have_acted=was_write and status >= 500 and not (status == 503 and retry_after_s(headers) is not None),
         retry_after_s=retry_after_s(headers),
         request_id=headers.get("request-id", ""),
     )
