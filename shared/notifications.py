@@ -102,10 +102,11 @@ def _packed(account: str, kind: str, items: list[list[str]]) -> list[str]:
     chunk: list[list[str]] = []
     size = 0
     for item in dict.fromkeys(map(tuple, items)):
-        size += sum(map(len, item)) + 16
+        written = len(json.dumps(item)) + 1  # ASCII only: a character is a byte
+        size += written
         if size > LARGEST and chunk:
             packed.append(_message(account, kind, chunk))
-            chunk, size = [], sum(map(len, item)) + 16
+            chunk, size = [], written
         chunk.append(list(item))
     return [*packed, _message(account, kind, chunk)] if chunk else packed
 

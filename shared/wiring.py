@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +116,8 @@ def _quieten_libraries() -> None:
     """At INFO these write whole URLs, and with them addresses, message ids and webhook paths, into the log."""
     for name in ("httpx", "httpcore", "azure", "msal", "urllib3"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # The contract's redirect is a GET (emailengine.md 7.2), which MSAL comments at every sign-in.
+    warnings.filterwarnings("ignore", message="response_mode='form_post'", category=UserWarning)
 
 
 def build(settings: Settings, clock: Clock = utc_now) -> Services:

@@ -23,7 +23,7 @@ from shared.api import (
 )
 from shared.api.route import PAGE_NOT_FOUND
 from shared.api.validation import answer_for
-from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarge
+from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarge, StateRefuses
 from shared.graph.failures import to_api
 from shared.vault import SealBroken
 from shared.wiring import Services
@@ -75,8 +75,7 @@ def _add_errors(app: FastAPI) -> None:
         return _answer(to_api(error))
 
     async def credential(_request: Request, error: Any) -> JSONResponse:
-        code = "ConnectionError" if error.transient else "AuthenticationFails"
-        return _answer(ApiError(503, str(error), code))
+        return _answer(StateRefuses("connectError" if error.transient else "authenticationError"))
 
     async def too_large(_request: Request, error: Any) -> JSONResponse:
         return _answer(ApiError(413, "The record is too large to be stored", "RecordTooLarge"))

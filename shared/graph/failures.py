@@ -66,7 +66,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, *, was_wri
     try:
         error = json.loads(body)["error"]
         code, message = str(error.get("code") or ""), str(error.get("message") or "")
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         message = f"HTTP {status} without a readable error"  # a gateway's own page
     return GraphFailure(
         status,

@@ -20,14 +20,12 @@ def failure(status: int, code: str = "", message: str = "m", **more: object) -> 
     ("graph_status", "graph_code", "status", "code"),
     [
         (404, "ErrorItemNotFound", 404, "MessageNotFound"),
-        (400, "ErrorInvalidIdMalformed", 400, "InvalidMessageId"),
         (403, "ErrorAccessDenied", 403, "AccessDenied"),
         (403, "ErrorSendAsDenied", 403, "SendAsDenied"),
         (400, "ErrorInvalidRecipients", 400, "InvalidRecipients"),
         (413, "ErrorMessageSizeExceeded", 413, "MessageTooLarge"),
         (413, "RequestEntityTooLarge", 413, "MessageTooLarge"),
         (403, "ErrorQuotaExceeded", 429, "QuotaExceeded"),
-        (400, "ErrorExecuteSearchStaleData", 400, "SearchCursorExpired"),
         (404, "ErrorMailboxNotEnabledForRESTAPI", 403, "MailboxNotEnabled"),
         (404, "MailboxNotEnabledForRESTAPI", 403, "MailboxNotEnabled"),
         (404, "ErrorNonExistentMailbox", 403, "MailboxNotEnabled"),
@@ -87,13 +85,25 @@ def test_a_gateways_own_page_is_a_failure_like_any_other(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "was_write", "unclear"),
-    [(500, True, True), (502, True, True), (504, True, True), (503, True, False), (429, True, False),
-     (403, True, False), (500, False, False), (504, False, False)],
-)  # fmt: skip
-def test_only_a_write_with_a_server_error_may_have_been_done(status: int, was_write: bool, unclear: bool) -> None:
-    """Throttling and refusals come before the work."""
-    assert from_answer(status, {}, b"", was_write=was_write).may_have_acted is unclear
+    ("status", "retry_after", "was_write", "unclear"),
+    [
+        (500, None, True, True),
+        (502, None, True, True),
+        (504, "1", True, True),
+        (503, None, True, True),
+        (503, "1.5", True, False),
+        (429, None, True, False),
+        (403, None, True, False),
+        (500, None, False, False),
+        (504, None, False, False),
+    ],
+)
+def test_only_a_write_with_a_server_error_may_have_been_done(
+    status: int, retry_after: str | None, was_write: bool, unclear: bool
+) -> None:
+    """Throttling (with its Retry-After) and refusals come before the work."""
+    headers = {"retry-after": retry_after} if retry_after else {}
+    assert from_answer(status, headers, b"", was_write=was_write).may_have_acted is unclear
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,12 @@ from shared.html_text import text_of
         ("<style>p{}</style><script>x()</script><p>seen</p>", "seen"),
         ("<head><title>t</title></head><body>seen</body>", "seen"),
         ("<!-- comment -->seen<!-- > -->", "seen"),
+        ("seen<!-- never closed <p>not", "seen"),
+        ("<!doctype html><?xml?>seen", "seen"),
+        ('<p title="a > b">seen</p>', "seen"),
+        ("<SCRIPT>if (a < b) {}</Script>seen", "seen"),
+        ("price <5 or <b", "price <5 or <b"),
+        ("<a data-href=x href=https://x.example>y</a>", "y <https://x.example>"),
         ("unclosed <b>bold <i>both", "unclosed bold both"),
         ("a < b and c > d", "a < b and c > d"),
         ("<p>a</p>\n\n\n<p></p><p>b</p>", "a\n\nb"),
@@ -51,9 +57,13 @@ def test_no_html_makes_it_fail(html: str) -> None:
     assert "\n\n\n" not in text_of(html)
 
 
-@pytest.mark.parametrize("unit", ["<div>", "<a href='http://x.example'>", "<", "&", "<!--", "</p>", "<br>", "<script>"])
+@pytest.mark.parametrize(
+    "unit",
+    ["<div>", "<a href='http://x.example'>", "<", "&", "<!--", "</p>", "<br>", "<script>", "<a ", "</", "<![", "<?",
+     "<a '", "<a \"x", "<a href=", " ", "\n", "<script", "<head>"],
+)  # fmt: skip
 def test_a_megabyte_of_anything_is_read_in_reasonable_time(unit: str) -> None:
     """No input takes quadratic time."""
     started = time.perf_counter()
     text_of((unit * (1_000_000 // len(unit)))[:1_000_000])
-    assert time.perf_counter() - started < 15
+    assert time.perf_counter() - started < 10

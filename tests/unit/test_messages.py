@@ -58,7 +58,7 @@ def test_empty_values_are_left_out() -> None:
     view = message_view(message(**{"from": None, "toRecipients": [], "subject": ""}), [])
     assert set(view) == {"id", "emailId", "threadId", "date", "flags", "text", "unseen"}
     assert view["date"] == "2026-03-02T08:10:59.000Z"
-    assert view["text"] == {"id": "AAk=", "encodedSize": {"html": 8}}
+    assert view["text"] == {"id": "AAk=", "encodedSize": {"html": 9}}
 
 
 def test_a_whole_message_shows_everything_under_the_contracts_names() -> None:
