@@ -392,8 +392,8 @@ class SettingsBody(Input):
     @field_validator("serviceSecret", mode="before")
     @classmethod
     def _kept(cls, value: Any) -> Any:
-        # All signatures hang on it; another value replaces it, nothing does not.
-        if value in (None, ""):
+        # All signatures hang on it: an empty field of a form must not replace it. Null makes a new one.
+        if value == "":
             raise ValueError("is not allowed to be empty")
         return value
 
