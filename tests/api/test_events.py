@@ -426,6 +426,7 @@ async def test_a_removed_subscription_is_made_again_and_what_was_missed_is_told(
     assert [one.id for one in workshop.world.notifier.alive()] == [new]
     after = workshop.deliver(ANN, "After")
     await workshop.settle()
+    await workshop.run_for(60)  # the look at what came meanwhile waits until the new subscription is settled
     assert sorted(await new_ids(workshop, account)) == sorted([missed, after])
 
 
