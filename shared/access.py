@@ -167,7 +167,7 @@ class Access:
         now = iso(self._clock())
 
         def connect(record: Record) -> Record:
-            news = "first" if not record.get("initialized") else "again" if record["state"] != "connected" else ""
+            news = "first" if not record.get("initialized") else "again" if record.pop("failing", None) else ""
             user = learned.get("user")
             if user and record.get("oauth2") and not auth_of(record).get("delegatedAccount"):
                 record["oauth2"]["auth"] = auth_of(record) | {"user": user}
@@ -212,9 +212,12 @@ class Access:
         def fail(record: Record) -> Record:
             nonlocal news
             shown = {k: v for k, v in error.items() if k != "requestId"}
-            old = {k: v for k, v in (record.get("lastError") or {}).items() if k != "requestId"}
-            news = record["state"] != state or shown != old
-            return record | {"state": state, "lastError": error} if news else record
+            known = record.get("failing")
+            # What was told is kept apart from the state, which a changed setting moves to `connecting` in between.
+            news = known != shown | {"state": state}
+            if not news and record["state"] == state and record.get("lastError"):
+                return record
+            return record | {"state": state, "lastError": error, "failing": shown | {"state": state}}
 
         record = await self._accounts.change(account, fail)
         if record is not None and news:

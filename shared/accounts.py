@@ -187,11 +187,12 @@ class Accounts:
             raise _no_credentials("Missing or disabled OAuth2 app")
         return Reach(MailboxPath(kept["user"]), kept["holder"], app, kept.get("version") or "")
 
-    async def settle_reach(self, record: Record) -> Record:
-        """The record with its chain resolved: `reach`, or `delegationError` with the contract's text."""
+    async def settle_reach(self, record: Record, lookup: delegation.Lookup | None = None) -> Record:
+        """The record with its chain resolved: `reach`, or `delegationError` with the contract's text. `lookup`
+        spares reads when many chains are resolved at once."""
         record = {k: v for k, v in record.items() if k not in ("reach", "delegationError")}
         try:
-            chain = await delegation.resolve(record["account"], record, self.find)
+            chain = await delegation.resolve(record["account"], record, lookup or self.find)
         except DelegationError as problem:
             return record | {"delegationError": str(problem)}
         holder = chain.holder_record
@@ -222,6 +223,10 @@ class Accounts:
 
     async def unlink(self, child: str, parent: str) -> None:
         await self._links.delete(storable(parent), storable(child))
+
+    async def is_borrowed_from(self, account: str) -> bool:
+        """True when some account names this one as its `delegatedAccount`. One transaction."""
+        return bool(await self._links.partition(storable(account)))
 
     async def borrowers(self, account: str) -> list[str]:
         """Every account whose chain leads through this one, nearest first."""

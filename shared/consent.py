@@ -18,7 +18,7 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 from shared.accounts import Accounts, Record, auth_of
 from shared.clock import Clock, iso
 from shared.credentials import Credentials, SignIn
-from shared.errors import ApiError, CredentialError, GraphFailure, StorageConflict
+from shared.errors import ApiError, CredentialError, GraphFailure, InvalidInput, StorageConflict
 from shared.graph import requests
 from shared.graph.client import Graph
 from shared.graph.paths import MailboxPath
@@ -30,6 +30,7 @@ from shared.storage.tables import Row, Table
 from shared.vault import SealBroken, Vault, decode, encode
 
 LINK_LIFE = timedelta(hours=24) - timedelta(seconds=60)
+LONGEST_URL = 8000  # characters that every server and proxy on the way takes
 PENDING_LIFE = timedelta(hours=24)
 STATE_PREFIX = "account:add:"
 NONCE = re.compile(r"[A-Za-z0-9_\-+/]{21,22}={0,2}")
@@ -106,7 +107,12 @@ class Consent:
         query = {"data": encode(raw), "sig": sign(raw, await self._settings.service_secret())}
         if app is not None and app.enabled:
             query["type"] = app.id
-        return f"{base}/accounts/new?{urlencode(query)}"
+        url = f"{base}/accounts/new?{urlencode(query)}"
+        if len(url) > LONGEST_URL:
+            raise InvalidInput.field(
+                "path", f"The link would have {len(url)} characters; shorten path or subconnections"
+            )
+        return url
 
     async def _base(self) -> str:
         base = await self._settings.service_url()

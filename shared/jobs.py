@@ -10,6 +10,7 @@ from shared import notifications
 from shared.changes import MARKERS_FOR
 from shared.errors import CredentialError, GraphFailure
 from shared.graph.failures import is_transient
+from shared.polling import OUTAGE
 from shared.wiring import Services
 
 log = logging.getLogger("graphpost.jobs")
@@ -50,8 +51,15 @@ async def _catch_up(services: Services, account: str, attempt: int) -> None:
         if is_transient(failure) and attempt < len(PATIENCE_S):
             wait_s = max(failure.retry_after_s or 0, PATIENCE_S[attempt])
             await services.accounts.queue_job(account, "catch_up", wait_s, attempt=attempt + 1)
+            await _tell_outage(services, account, attempt)
         else:
             await services.accounts.queue_job(account, "initialise", force=True)
+
+
+async def _tell_outage(services: Services, account: str, attempt: int) -> None:
+    """After a few failures in a row the account's own state shows that Graph is out of reach."""
+    if attempt == OUTAGE:
+        await services.accounts.queue_job(account, "initialise", force=True)
 
 
 async def notification_job(services: Services, text: str) -> None:
@@ -76,6 +84,7 @@ async def notification_job(services: Services, text: str) -> None:
         if is_transient(failure) and attempt < len(PATIENCE_S):
             wait_s = max(failure.retry_after_s or 0, PATIENCE_S[attempt])
             await services.queues.put_text("notifications", notifications.again(content), wait_s)
+            await _tell_outage(services, account, attempt)
         else:
             await services.accounts.queue_job(account, "catch_up", CATCH_UP_AFTER_S)
 

@@ -103,7 +103,7 @@ class Onboarding:
             account, "accountDeleted", {"account": account}, happening=happening, target=record.get("webhooksSealed")
         )
         await self._accounts.remove(account)
-        await self.relink(account)
+        await self._accounts.queue_job(account, "relink")
 
     async def reconnect(self, account: str) -> None:
         """Starts the account anew (6.6); NotFound."""
@@ -112,11 +112,18 @@ class Onboarding:
 
     async def relink(self, account: str, reconnect: bool = False) -> None:
         """Resolves the chains of this account and of all that borrow through it, and connects what changed."""
+        seen: dict[str, Record | None] = {}
+
+        async def lookup(name: str) -> Record | None:
+            if name not in seen:
+                seen[name] = await self._accounts.find(name)
+            return seen[name]
+
         for one in [account, *await self._accounts.borrowers(account)]:
-            record = await self._accounts.find(one)
+            record = await lookup(one)
             if record is None:
                 continue
-            settled = await self._accounts.settle_reach(record)
+            settled = await self._accounts.settle_reach(record, lookup)
             kept = {name: settled.get(name) for name in ("reach", "delegationError")}
             changed = any(record.get(name) != value for name, value in kept.items())
             if changed and record["state"] != "unset":
@@ -137,8 +144,8 @@ class Onboarding:
         record = await self._accounts.find(account)
         if record is not None and record["state"] != "unset":
             await self._accounts.queue_job(account, "initialise")
-        for child in await self._accounts.borrowers(account):
-            await self._accounts.queue_job(child, "relink")
+        if await self._accounts.is_borrowed_from(account):
+            await self._accounts.queue_job(account, "relink")
 
     async def _applied(self, record: Record, fields: dict[str, Any], signed_in: Stored | None) -> Record:
         """The record with the caller's fields on it, checked against the OAuth2 apps."""

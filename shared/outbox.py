@@ -38,6 +38,7 @@ RUN_S = 600  # a send still marked so long after its start has lost its process
 # seconds, sometimes later (graph.md 6.1), so absence counts only when it was seen several times over minutes.
 LOOKS_S = (15, 45, 90, 300)
 ABSENCES = 3
+EARLY_TRIES, EARLY_S = 3, 2  # a message that finds no record looks again that often, after that long
 CLOCKS_DIFFER = timedelta(seconds=2)
 MOST_LOOKS = 10
 WAITING, SENDING, UNCLEAR = "queued", "sending", "unclear"
@@ -109,9 +110,11 @@ class Outbox:
         else:
             await self._blobs.put(_blob(sending.queue_id), sending.body)
         columns = {"state": WAITING, "account": storable(sending.account)}
+        # The message before the record: dying in between, nothing was accepted and nothing is sent. The other way
+        # round, a caller who got no answer would find the mail sent an hour later, beside his second try.
+        await self._schedule.once(send_at, QUEUE, {"queueId": sending.queue_id})
         with suppress(StorageConflict):  # our own write, repeated by the storage client after a lost answer
             await self._table.insert(Row(shard(sending.queue_id), sending.queue_id, value, columns=columns))
-        await self._schedule.once(send_at, QUEUE, {"queueId": sending.queue_id})
 
     # -- sending -------------------------------------------------------------------------------------------
 
@@ -120,7 +123,11 @@ class Outbox:
         queue_id = job["queueId"]
         row = await self._table.get(shard(queue_id), queue_id)
         if row is None:
-            return  # cancelled, or its account was deleted
+            # Cancelled, deleted with its account, or faster here than its record.
+            if job.get("early", 0) < EARLY_TRIES:
+                when = self._clock() + timedelta(seconds=EARLY_S)
+                await self._schedule.once(when, QUEUE, {"queueId": queue_id, "early": job.get("early", 0) + 1})
+            return
         state, early = row.columns["state"], self._is_early(row)
         if state in (WAITING, UNCLEAR) and early:
             # A message of an earlier turn, or a clock ahead of ours.
@@ -186,8 +193,8 @@ class Outbox:
     async def _refused(self, row: Row, record: Record, failure: GraphFailure) -> None:
         """Graph answered with an error, or not at all."""
         if failure.may_have_acted:
-            # A server that was busy rarely did the work all the same, so one look is enough.
-            needed = 1 if failure.status == 503 else ABSENCES
+            # A server that was busy rarely did the work all the same, so two looks are enough.
+            needed = 2 if failure.status == 503 else ABSENCES
             await self._look_later(replace(row, value=row.value | {"absencesNeeded": needed}), str(failure))
             return
         mailbox = auth_of(record).get("delegatedUser") or record.get("email") or record["account"]

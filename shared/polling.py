@@ -27,6 +27,7 @@ OTHERS_PER_TURN = 3
 CURSOR_KEPT_S = 3600
 CONTACT_NOTED_S = 300
 EXPIRED = (400, 410)  # a cursor that is broken, forgotten, or of another host
+OUTAGE = 3  # failed turns in a row before the account's state tells of it
 SLOWED = 5  # times the interval between turns while Graph or the login service refuses
 
 
@@ -77,7 +78,7 @@ class Polling:
         if record is None or (record.get("turns") or {}).get("chain") != job["chain"]:
             await self._schedule.end_chain(job)
             return
-        wait_s = float(self._interval_s)
+        wait_s, failures = float(self._interval_s), 0
         try:
             if record["state"] != "connected":
                 wait_s *= SLOWED
@@ -87,9 +88,10 @@ class Polling:
             wait_s *= SLOWED  # noted on the holder by the call itself
         except GraphFailure as failure:
             wait_s = max(wait_s, failure.retry_after_s or 0) if is_transient(failure) else SLOWED * wait_s
-            if not is_transient(failure):
+            failures = job.get("failures", 0) + 1
+            if not is_transient(failure) or failures == OUTAGE:
                 await self._accounts.queue_job(job["account"], "initialise", force=True)
-        bare = {name: job[name] for name in ("account", "do", "chain", "due")}
+        bare = {name: job[name] for name in ("account", "do", "chain", "due")} | {"failures": failures}
         await self._schedule.continue_chain(QUEUE, bare, self._clock() + timedelta(seconds=wait_s))
 
     async def poll(self, record: Record) -> None:
