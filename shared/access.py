@@ -167,7 +167,8 @@ class Access:
         now = iso(self._clock())
 
         def connect(record: Record) -> Record:
-            news = "first" if not record.get("initialized") else "again" if record.pop("failing", None) else ""
+            had_failed = record.pop("failing", None) is not None
+            news = "first" if not record.get("initialized") else "again" if had_failed else ""
             user = learned.get("user")
             if user and record.get("oauth2") and not auth_of(record).get("delegatedAccount"):
                 record["oauth2"]["auth"] = auth_of(record) | {"user": user}
