@@ -305,9 +305,10 @@ async def test_every_stored_field_reads_back(rest: Rest) -> None:
     assert (record["path"], record["subconnections"]) == (["INBOX"], ["Sent"])
     assert record["notifyFrom"].endswith("Z")
     assert "email" not in record
-    assert await rest.ok("GET", f"/v1/account/{single}?quota=true") == record | {
-        "quota": False, "counters": (await rest.get(single))["counters"],
-    }  # fmt: skip
+    asked = await rest.ok("GET", f"/v1/account/{single}?quota=true")
+    moving = ("counters",)  # events may be counted between the two reads
+    steady = {name: value for name, value in asked.items() if name not in moving}
+    assert steady == {name: value for name, value in record.items() if name not in moving} | {"quota": False}
 
 
 async def test_an_update_changes_only_what_it_names(rest: Rest) -> None:
