@@ -24,9 +24,7 @@ run: setup
 	@$(BIN)/python -m local.up $(if $(filter-out 0,$(ONCE)),--once)
 
 test: lint $(AZURITE)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile || { \
-		echo "again, one at a time, what failed; what passes now depends on the load of the machine:"; \
-		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
