@@ -4,6 +4,7 @@
 #   make test     lint, then every test
 #   make lint     ruff and mypy
 #   make bench    the numbers of tests/bench
+#   make chaos    breaks everything at random and counts what was lost or doubled (SEEDS="1 2" SUBMITS=1000 ...)
 #   make setup    only install
 #   make clean    forget everything that was installed or stored here
 
@@ -18,7 +19,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$name; break; fi; \
 	done)
 
-.PHONY: run test lint bench setup clean
+.PHONY: run test lint bench chaos setup clean
 
 run: setup
 	@$(BIN)/python -m local.up $(if $(filter-out 0,$(ONCE)),--once)
@@ -32,6 +33,9 @@ lint: $(STAMP)
 
 bench: setup
 	@$(BIN)/python -m tests.bench
+
+chaos: setup
+	@$(BIN)/python -m tests.chaos
 
 setup: $(STAMP) $(AZURITE)
 

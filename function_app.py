@@ -77,7 +77,7 @@ async def send_message(msg: func.QueueMessage) -> None:
     from shared.storage.queues import parse
     from shared.wiring import services
 
-    await services().outbox.send(parse(msg.get_body()))
+    await services().gate.run("outbox", msg.get_body().decode(), lambda text: services().outbox.send(parse(text)))
 
 
 @app.function_name("process_notifications")
@@ -86,7 +86,7 @@ async def process_notifications(msg: func.QueueMessage) -> None:
     from shared.jobs import notification_job
     from shared.wiring import services
 
-    await notification_job(services(), msg.get_body().decode())
+    await services().gate.run("notifications", msg.get_body().decode(), lambda text: notification_job(services(), text))
 
 
 @app.function_name("sync_mailbox")
@@ -96,7 +96,7 @@ async def sync_mailbox(msg: func.QueueMessage) -> None:
     from shared.storage.queues import parse
     from shared.wiring import services
 
-    await mailbox_job(services(), parse(msg.get_body()))
+    await services().gate.run("mailboxes", msg.get_body().decode(), lambda text: mailbox_job(services(), parse(text)))
 
 
 @app.function_name("deliver_webhook")
@@ -105,7 +105,9 @@ async def deliver_webhook(msg: func.QueueMessage) -> None:
     from shared.storage.queues import parse
     from shared.wiring import services
 
-    await services().webhooks.deliver(parse(msg.get_body()))
+    await services().gate.run(
+        "webhooks", msg.get_body().decode(), lambda text: services().webhooks.deliver(parse(text))
+    )
 
 
 # -- Timers ---------------------------------------------------------------------------------------------------
@@ -126,3 +128,11 @@ async def sweep(timer: func.TimerRequest) -> None:
     from shared.wiring import services
 
     await sweep_all(services())
+
+
+@app.function_name("watch_queues")
+@app.timer_trigger(arg_name="timer", schedule="0 */5 * * * *")
+async def watch_queues(timer: func.TimerRequest) -> None:
+    from shared.wiring import services
+
+    await services().poison.watch()

@@ -344,6 +344,7 @@ def app_settings(
         "LOGIN_ENDPOINT": tenant_url,
         "GRAPH_ENDPOINT": tenant_url,
         "POLL_INTERVAL_SECONDS": f"{poll_interval_s:g}",
+        "POLL_LONGEST_SECONDS": f"{poll_interval_s:g}",
         "IDENTITY_ENDPOINT": f"{tenant_url}/msi/token",
         "IDENTITY_HEADER": "local",
     }

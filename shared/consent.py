@@ -18,7 +18,7 @@ from urllib.parse import unquote_plus, urlencode, urlsplit, urlunsplit
 from shared.accounts import Accounts, Record, auth_of
 from shared.clock import Clock, iso
 from shared.credentials import Credentials, SignIn
-from shared.errors import ApiError, CredentialError, GraphFailure, InvalidInput, StorageConflict
+from shared.errors import ApiError, CredentialError, GraphFailure, InvalidInput, RecordDamaged, StorageConflict
 from shared.graph import requests
 from shared.graph.client import Graph
 from shared.graph.paths import MailboxPath
@@ -144,8 +144,14 @@ class Consent:
             raise PageError(400, "Invalid nonce format. Please generate a new authentication URL.")
         age_s = self._clock().timestamp() - (made / 1000 if isinstance(made, int | float) else 0)
         life_s = LINK_LIFE.total_seconds()
-        if not -life_s <= age_s <= life_s or await self._nonces.get(_storable(nonce), "claimed"):
+        if not -life_s <= age_s <= life_s or await self._is_claimed(nonce):
             raise PageError(403, EXPIRED)
+
+    async def _is_claimed(self, nonce: str) -> bool:
+        try:
+            return await self._nonces.get(_storable(nonce), "claimed") is not None
+        except RecordDamaged:
+            return True  # that it is there says it all
 
     async def offered_apps(self) -> list[OauthApp]:
         """The apps a person may choose from."""

@@ -1,59 +1,32 @@
 """Access tokens for credential holders.
 
 One record per holder in Table Storage, sealed: MSAL's token cache of that holder alone, and the access token in
-use with its end, so that a fresh process serves it without loading MSAL or asking Entra. Written back by
-compare-and-swap; single flight inside a process by one lock per holder. Two processes that refresh at once both
-succeed, since Entra does not revoke the older refresh token (graph.md 12.6), and the later one merges.
+use with its end, so that a fresh process serves it without loading MSAL or asking Entra. Single flight inside a
+process by one lock per holder, between processes by a claim on the record (token_records.py). Should two refresh at
+once all the same, both succeed: Entra does not revoke the older refresh token (graph.md 12.6).
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections import defaultdict
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from shared import login_failures
-from shared.clock import Clock, iso, parse_time
-from shared.errors import CredentialError, StorageConflict
+from shared.clock import Clock, iso
+from shared.errors import CredentialError
 from shared.id_tokens import IdTokens
 from shared.login_http import LoginHttp, timed_session
 from shared.oauth_apps import Cloud, OauthApp
 from shared.storage.keys import digest, storable
-from shared.storage.tables import Row, Table
-from shared.vault import SealBroken, Vault
+from shared.token_records import AccessToken, Stored, TokenRecords
 
-KEY = "cache"
-MARGIN = timedelta(minutes=5)  # MSAL too takes a token with less left as expired (graph.md 13.5)
-
-
-@dataclass(frozen=True)
-class AccessToken:
-    """A bearer token and the time up to which it is used."""
-
-    value: str = field(repr=False)
-    ends: datetime
-
-    def is_fresh(self, now: datetime) -> bool:
-        return now + MARGIN < self.ends
-
-
-@dataclass
-class Stored:
-    """The sealed content of a holder's record."""
-
-    cache: str = ""
-    token: str = ""
-    ends: str = ""
-    imported: dict[str, str] = field(default_factory=dict)
-    scope: list[str] = field(default_factory=list)
-    row: Row | None = None
-
-    def current(self) -> AccessToken | None:
-        return AccessToken(self.token, parse_time(self.ends)) if self.token else None
+TURNS = 30  # looks at a record that others write to: each of their failed renewals takes two
+REMEMBERED = 5000
 
 
 @dataclass(frozen=True)
@@ -68,11 +41,11 @@ class SignIn:
 class Credentials:
     """Obtains, keeps and forgets tokens."""
 
-    def __init__(self, table: Table, vault: Vault, clock: Clock, login_endpoint: str) -> None:
-        self._table, self._vault, self._clock = table, vault, clock
+    def __init__(self, records: TokenRecords, clock: Clock, login_endpoint: str) -> None:
+        self._records, self._clock = records, clock
         self._login_endpoint = login_endpoint
         self._kept: dict[str, tuple[str, AccessToken]] = {}
-        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._http: dict[str, LoginHttp] = {}
         self._id_tokens: dict[str, IdTokens] = {}
 
@@ -85,13 +58,21 @@ class Credentials:
         key = self.key(holder, app)
         if token := self._remembered(key, rejected, version):
             return token
-        async with self._locks[key]:
+        async with self._locks.setdefault(key, asyncio.Lock()):
             token = self._remembered(key, rejected, version)
             if token is None:
                 obtained = await self._obtain(key, app, rejected)
-                self._kept[key] = (version, obtained)
+                self._remember(key, version, obtained)
                 token = obtained.value
         return token
+
+    def _remember(self, key: str, version: str, token: AccessToken) -> None:
+        """Tokens of accounts that are gone or idle leave the memory when it grows."""
+        if len(self._kept) >= REMEMBERED:
+            now = self._clock()
+            fresh = {name: kept for name, kept in self._kept.items() if kept[1].is_fresh(now)}
+            self._kept = fresh if len(fresh) < REMEMBERED // 2 else {}
+        self._kept[key] = (version, token)
 
     def _remembered(self, key: str, rejected: str | None, version: str) -> str | None:
         known_version, kept = self._kept.get(key, ("", None))
@@ -102,12 +83,12 @@ class Credentials:
         """Stores a finished sign-in or imported tokens, over whatever was there."""
         key = storable(holder)
         self._kept.pop(key, None)
-        await self._table.put(Row(key, KEY, self._sealed(key, stored)))
+        await self._records.put(key, stored)
 
     async def keep_renewable(self, holder: str, fresh: Stored) -> None:
         """Adds to a new access token what the holder's stored one is renewed with."""
         try:
-            old = await self._load(storable(holder))
+            old = await self._records.load(storable(holder))
         except CredentialError:
             return  # what can not be opened can not be kept
         fresh.cache, fresh.imported = old.cache, old.imported | fresh.imported
@@ -115,7 +96,7 @@ class Credentials:
     async def forget(self, holder: str) -> None:
         """Removes the holder's tokens."""
         self._kept.pop(storable(holder), None)
-        await self._table.delete(storable(holder), KEY)
+        await self._records.delete(storable(holder))
 
     @staticmethod
     def key(holder: str, app: OauthApp) -> str:
@@ -166,15 +147,42 @@ class Credentials:
     # -- obtaining -----------------------------------------------------------------------------------------
 
     async def _obtain(self, key: str, app: OauthApp, rejected: str | None) -> AccessToken:
-        stored = await self._load(key)
-        token = stored.current()
-        if token and token.value != rejected and token.is_fresh(self._clock()):
-            return token
-        fresh = await self._from_entra(app, stored)
-        token = fresh.current()
-        if token is None or token.value == rejected:
-            raise login_failures.missing("The login service answered without a new access token")
-        return await self._write_back(key, fresh) or token
+        """The stored token, or a new one. One process asks; the others use what it stored, and meanwhile the old
+        token as long as it is valid."""
+        for _ in range(TURNS):
+            stored = await self._records.load(key)
+            held = stored.current()
+            token = held if held is not None and held.value != rejected else None
+            if token and token.is_fresh(self._clock()):
+                return token
+            if stored.row is None and not app.is_application:
+                raise login_failures.missing("The account has no usable credentials")
+            claimed = await self._records.claim(key, stored)
+            if claimed is not None:
+                if renewed := await self._renewed(key, app, claimed, rejected):
+                    return renewed
+            elif token and token.is_valid(self._clock()):
+                return token
+            else:
+                await self._records.wait(key, stored)
+        raise login_failures.contended()
+
+    async def _renewed(self, key: str, app: OauthApp, claimed: Stored, rejected: str | None) -> AccessToken | None:
+        """A new token, asked for and stored under the claim. None when the record changed meanwhile: then what
+        stands there now counts, and also no failure does, since it was about what stood there before."""
+        try:
+            fresh = await self._from_entra(app, claimed)
+            token = fresh.current()
+            if token is None or token.value == rejected:
+                raise login_failures.missing("The login service answered without a new access token")
+        except CredentialError as failure:
+            if not await self._records.release(key, claimed):
+                return None
+            old = claimed.current()
+            if failure.transient and old and old.value != rejected and old.is_valid(self._clock()):
+                return old  # an outage of the login service matters only when the token has run out
+            raise
+        return token if await self._records.settle(key, claimed, fresh) else None
 
     async def _from_entra(self, app: OauthApp, stored: Stored) -> Stored:
         import msal
@@ -196,15 +204,15 @@ class Credentials:
             return answer
 
         answer = await self._ask(app, "client_credentials" if app.is_application else "refresh_token", acquire)
-        fresh = self._stored_from(answer, "" if app.is_application else cache.serialize(), stored.imported)
-        fresh.row = stored.row
-        return fresh
+        return self._stored_from(answer, "" if app.is_application else cache.serialize(), stored.imported)
 
     async def _ask(self, app: OauthApp, grant: str, call: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """Runs MSAL, which blocks, off the event loop, and maps every way it fails."""
         import msal.exceptions
         import requests
 
+        if app.broken:
+            raise login_failures.app_broken(app, grant)
         try:
             answer = await asyncio.to_thread(call)
         except (msal.exceptions.MsalServiceError, requests.RequestException, RuntimeError) as problem:
@@ -276,45 +284,6 @@ class Credentials:
         if host not in self._id_tokens:
             self._id_tokens[host] = IdTokens(self._login_http(app))
         return self._id_tokens[host]
-
-    # -- storage -------------------------------------------------------------------------------------------
-
-    async def _load(self, key: str) -> Stored:
-        row = await self._table.get(key, KEY)
-        if row is None:
-            return Stored()
-        try:
-            content = json.loads(self._vault.open(row.value["sealed"], _place(key)))
-        except SealBroken as problem:
-            raise login_failures.missing(f"The stored credentials can not be opened: {problem}") from None
-        return Stored(**content, row=row)
-
-    async def _write_back(self, key: str, fresh: Stored) -> AccessToken | None:
-        """Stores what was obtained. The stored token instead, when somebody else wrote meanwhile."""
-        try:
-            if fresh.row is None:
-                await self._table.insert(Row(key, KEY, self._sealed(key, fresh)))
-            else:
-                await self._table.replace(Row(key, KEY, self._sealed(key, fresh), fresh.row.etag))
-        except StorageConflict:
-            # Another worker refreshed at the same moment, or somebody signed in anew: then its token is the one
-            # to use. After a deletion there is none, and the one we hold ends with this call.
-            return (await self._load(key)).current()
-        return None
-
-    def _sealed(self, key: str, stored: Stored) -> dict[str, str]:
-        content = {
-            "cache": stored.cache,
-            "token": stored.token,
-            "ends": stored.ends,
-            "imported": stored.imported,
-            "scope": stored.scope,
-        }
-        return {"sealed": self._vault.seal(json.dumps(content).encode(), _place(key))}
-
-
-def _place(key: str) -> str:
-    return f"credentials/{key}/{KEY}"
 
 
 def imported(fields: Mapping[str, Any]) -> Stored:

@@ -9,11 +9,13 @@ the contract names them. docs/errors.md lists the codes with what to do about ea
       Forbidden             403   token lacks a scope, permission, account, address
       NotFound              404
       StateRefuses          503   the account's state does not allow mail operations
+      OutcomeOpen           503   storage failed when asked whether the request was accepted
     DelegationError               a chain that does not end at a credential holder
     CredentialError               no usable token; `transient` tells an outage from a refusal
     GraphFailure                  Microsoft Graph answered with an error, or not at all
     StorageConflict               somebody else changed the record first
     RecordTooLarge                a record over what Table Storage holds
+    RecordDamaged                 a record whose bytes are not those that were written
 """
 
 from __future__ import annotations
@@ -103,6 +105,14 @@ class StateRefuses(ApiError):
         super().__init__(503, message, code, state=state)
 
 
+class OutcomeOpen(ApiError):
+    """503: storage failed, and could not even tell whether the mail was accepted."""
+
+    def __init__(self) -> None:
+        message = "The storage is not available. It is not known whether the mail was accepted"
+        super().__init__(503, message, "StorageUnavailable", {"Retry-After": "5"})
+
+
 class DelegationError(Exception):
     """The delegation chain does not end at an account with credentials. The text is the contract's (5.2)."""
 
@@ -135,10 +145,12 @@ class GraphFailure(Exception):
         may_have_acted: bool = False,
         retry_after_s: float | None = None,
         request_id: str = "",
+        date: str = "",
     ) -> None:
         super().__init__(f"{code}: {message}")
         self.status, self.code, self.message = status, code, message
         self.may_have_acted, self.retry_after_s, self.request_id = may_have_acted, retry_after_s, request_id
+        self.date = date  # Graph's own time of the answer, as its Date header writes it; "" when unknown
 
 
 class StorageConflict(Exception):
@@ -147,3 +159,11 @@ class StorageConflict(Exception):
 
 class RecordTooLarge(Exception):
     """A record over what one table entity holds."""
+
+
+class RecordDamaged(Exception):
+    """A stored record is not as it was written. Its keys stay out of the text: they may hold addresses."""
+
+    def __init__(self, table: str) -> None:
+        super().__init__(f"a record of the table {table} is damaged")
+        self.table = table

@@ -94,6 +94,28 @@ def missing(response: str) -> CredentialError:
     )
 
 
+def unreadable(problem: str, first: str = "") -> CredentialError:
+    """What is stored to ask for a token with can not be opened; `first` is what to try before a new sign-in."""
+    response = f"The stored credentials can not be opened: {problem}"
+    last_error = {"response": response, "serverResponseCode": "TokenGenerationError", "description": first + _SIGN_IN}
+    return CredentialError(response, transient=False, last_error=last_error)
+
+
+def app_broken(app: OauthApp, grant: str) -> CredentialError:
+    """The app's secret can not be opened, so the login service need not be asked."""
+    response, _, fix = app.broken.partition(". ")
+    last_error = {"response": response, "serverResponseCode": "TokenGenerationError", "description": fix}
+    return CredentialError(response, transient=False, last_error=last_error | _request(app, grant))
+
+
+def contended() -> CredentialError:
+    """Others wrote to the record at every look; it passes by itself."""
+    response = "The token is being renewed by another process"
+    return CredentialError(
+        response, transient=True, last_error={"response": response, "serverResponseCode": "TokenGenerationError"}
+    )
+
+
 def _request(app: OauthApp, grant: str, **outcome: Any) -> dict[str, Any]:
     return {
         "tokenRequest": {

@@ -30,11 +30,13 @@ _REFUSALS = frozenset({400, 403, 404, 405, 410, 501})
 
 @dataclass
 class Tree:
-    """Folders by id: (display name, parent id). `roles` maps ids of well-known folders to special uses."""
+    """Folders by id: (display name, parent id). `roles` maps ids of well-known folders to special uses. `named` are
+    folders that a round named as changed and whose messages were not asked for yet."""
 
     folders: dict[str, tuple[str, str]] = field(default_factory=dict)
     roles: dict[str, str] = field(default_factory=dict)
     link: str = ""
+    named: list[str] = field(default_factory=list)
 
     def path(self, folder_id: str) -> str | None:
         """Display names from the root joined with `/`; `%` and `/` inside a name are escaped (9.1)."""
@@ -55,13 +57,13 @@ class Tree:
         """The tree as it is stored: parents as positions, since ids are long."""
         place = {folder_id: index for index, folder_id in enumerate(self.folders)}
         rows = [[i, name, place.get(parent, -1)] for i, (name, parent) in self.folders.items()]
-        return {"folders": rows, "roles": self.roles, "link": self.link}
+        return {"folders": rows, "roles": self.roles, "link": self.link, "named": self.named}
 
     @classmethod
     def from_document(cls, stored: dict[str, Any]) -> Tree:
         rows = stored["folders"]
         folders = {i: (name, rows[at][0] if at >= 0 else "") for i, name, at in rows}
-        return cls(folders, stored["roles"], stored["link"])
+        return cls(folders, stored["roles"], stored["link"], stored.get("named", []))
 
 
 class Mailboxes:
@@ -79,13 +81,13 @@ class Mailboxes:
         """The stored tree; loaded first when there is none or it lacks the folder `needs`."""
         tree = await self.stored(account)
         if tree is None or (needs and needs not in tree.folders):
-            tree, _ = await self.refresh(account, reach, tree)
+            tree = await self.refresh(account, reach, tree)
         return tree
 
-    async def refresh(self, account: str, reach: Reach, tree: Tree | None) -> tuple[Tree, list[str]]:
-        """The tree after a round of folder delta, and the ids the round named: new, renamed, or with changed
-        counts. One call when nothing changed."""
-        fresh = Tree(dict(tree.folders), dict(tree.roles), tree.link) if tree else Tree()
+    async def refresh(self, account: str, reach: Reach, tree: Tree | None) -> Tree:
+        """The tree after a round of folder delta. `named` has grown by what the round named: new, renamed, or
+        with changed counts. One call when nothing changed."""
+        fresh = Tree(dict(tree.folders), dict(tree.roles), tree.link, list(tree.named)) if tree else Tree()
         try:
             changed = await self._round(reach, fresh)
         except GraphFailure as failure:
@@ -98,9 +100,17 @@ class Mailboxes:
             changed = await self._round(reach, fresh) if expired else await self._inbox_alone(reach, fresh)
         if not fresh.roles:
             fresh.roles = await self._roles(reach)
+        fresh.named = [one for one in dict.fromkeys([*fresh.named, *changed]) if one in fresh.folders]
         if tree is None or fresh.document() != tree.document():
             await self._table.put(Row(storable(account), KEY, fresh.document()))
-        return fresh, changed
+        return fresh
+
+    async def asked(self, account: str, tree: Tree) -> None:
+        """Notes that the messages of every folder named were asked for. Where another worker stored a later tree
+        meanwhile, this older one names again what that one found."""
+        if tree.named:
+            tree.named = []
+            await self._table.put(Row(storable(account), KEY, tree.document()))
 
     async def _round(self, reach: Reach, tree: Tree) -> list[str]:
         graph = self._access.graph(reach)
@@ -136,9 +146,9 @@ class Mailboxes:
             try:
                 answer = await self._access.call(reach, lambda c, n=name: requests.folder(c, reach.mailbox, n))  # type: ignore[misc]
             except GraphFailure as failure:
-                if failure.status != 404:
+                if failure.status not in (403, 404):
                     raise
-                continue  # never created in this mailbox (graph.md 3.2)
+                continue  # never created in this mailbox (graph.md 3.2), or nothing to be seen in
             roles[answer.json()["id"]] = special_use
         return roles
 

@@ -57,7 +57,7 @@ def attachment_view(attachment_id: str, attachment: dict[str, Any]) -> dict[str,
     """One entry of `attachments`."""
     view: dict[str, Any] = {
         "id": attachment_id,
-        "contentType": attachment.get("contentType") or "application/octet-stream",
+        "contentType": attachment.get("contentType") or _type_of_item(attachment),
         "encodedSize": attachment.get("size") or 0,
         "inline": bool(attachment.get("isInline")),
     }
@@ -66,6 +66,12 @@ def attachment_view(attachment_id: str, attachment: dict[str, Any]) -> dict[str,
     if attachment.get("contentId"):
         view["contentId"] = f"<{str(attachment['contentId']).strip('<>')}>"
     return view
+
+
+def _type_of_item(attachment: dict[str, Any]) -> str:
+    """Graph names no type for an attached message (graph.md 7.1)."""
+    is_item = str(attachment.get("@odata.type", "")).endswith("itemAttachment")
+    return "message/rfc822" if is_item else "application/octet-stream"
 
 
 def text_part(message: dict[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import mimetypes
 import re
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ from typing import Any
 from shared.html_text import text_of
 
 STAMP = "X-Graphpost-Queue-Id"
+# The same as Exchange keeps it: an X- header is a named property of the set PS_INTERNET_HEADERS (graph.md 5.5).
+STAMP_PROPERTY = f"String {{00020386-0000-0000-C000-000000000046}} Name {STAMP}"
 # Headers that a submit sets through fields of their own.
 FIELD_HEADERS: Mapping[str, str] = {
     "from": "from",
@@ -30,7 +33,10 @@ FIELD_HEADERS: Mapping[str, str] = {
 STRUCTURED_HEADERS = 4  # Graph takes five, one of them is the stamp (graph.md 6.4)
 # Everything Python or a mail server may take for the end of a line, and the other controls.
 CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+MESSAGE = "message/rfc822"
 _POLICY = SMTP.clone(max_line_length=998, cte_type="7bit", utf8=False)
+_FIRST_FIELD = re.compile(rb"[!-9;-~]{1,76}[ \t]*:")
+_LONGEST_LINE = 998  # of an SMTP line, without its end (RFC 5322 2.1.1)
 
 
 def _address(recipient: Mapping[str, str]) -> Address:
@@ -64,15 +70,20 @@ def build(fields: Mapping[str, Any], *, message_id: str, date: datetime, queue_i
     mail[STAMP] = queue_id
     for name, value in (fields.get("headers") or {}).items():
         mail[name] = value
-    _set_bodies(mail, fields)
-    return mail.as_bytes()
+    nested: dict[bytes, bytes] = {}
+    _set_bodies(mail, fields, nested)
+    raw = mail.as_bytes()
+    for mark, content in nested.items():
+        raw = raw.replace(mark, content, 1)
+    return raw
 
 
-def _set_bodies(mail: EmailMessage, fields: Mapping[str, Any]) -> None:
+def _set_bodies(mail: EmailMessage, fields: Mapping[str, Any], nested: dict[bytes, bytes]) -> None:
     html = html_of(fields)
     text = fields.get("text") or (text_of(html) if html else "")
     mail.set_content(text, cte=_encoding(text))
-    inline, attached = _split(fields.get("attachments") or ())
+    mails, others = _mails(fields.get("attachments") or ())
+    inline, attached = _split(others)
     if html:
         mail.add_alternative(html, subtype="html", cte=_encoding(html))
         part = mail.get_payload()[-1]  # type: ignore[index]
@@ -82,6 +93,52 @@ def _set_bodies(mail: EmailMessage, fields: Mapping[str, Any]) -> None:
         attached = [*inline, *attached]
     for attachment in attached:
         _attach(mail.add_attachment, attachment)
+    for number, (attachment, content) in enumerate(mails):
+        nested[_attach_mail(mail, attachment, content, number)] = content
+
+
+def _mails(attachments: Iterable[Mapping[str, Any]]) -> tuple[list[tuple[Mapping[str, Any], bytes]], list[Any]]:
+    """The attachments that are mails, with what travels of them, and the others."""
+    mails, others = [], []
+    for one in attachments:
+        content = wire_form(base64.b64decode(one["content"])) if content_type_of(one) == MESSAGE else None
+        if content is None:
+            others.append(one)
+        else:
+            mails.append((one, content))
+    return mails, others
+
+
+def wire_form(content: bytes) -> bytes | None:
+    """A mail as it may stand inside another one, where it must not be encoded (RFC 2046 5.2.1); None when it is
+    not a mail, or has bytes or lines that no transport carries as they are.
+
+    Line ends of CRLF are kept; a mail with bare line feeds throughout gets the CRLF that mail has on the wire.
+    """
+    if b"\r" not in content:
+        content = content.replace(b"\n", b"\r\n")
+    lines = content.split(b"\r\n")
+    is_clean = not any(b"\r" in line or b"\n" in line or len(line) > _LONGEST_LINE for line in lines)
+    return content if is_clean and b"\0" not in content and _FIRST_FIELD.match(content) else None
+
+
+def _attach_mail(mail: EmailMessage, attachment: Mapping[str, Any], content: bytes, number: int) -> bytes:
+    """Adds a mail whose content is a mark, since the mail library would rewrite the bytes; gives the mark."""
+    if mail.get_content_type() != "multipart/mixed":
+        mail.make_mixed()
+    part = EmailMessage(policy=_POLICY)
+    part["Content-Type"] = MESSAGE
+    encoding = "7bit" if content.isascii() else "8bit"
+    part["Content-Transfer-Encoding"] = encoding
+    part.add_header("Content-Disposition", "attachment", filename=filename_of(attachment))
+    if encoding == "8bit" and "Content-Transfer-Encoding" not in mail:
+        mail["Content-Transfer-Encoding"] = encoding  # what holds it may not claim less (RFC 2045 6.4)
+    # The queue id has random digits, so no text in the mail can have foreseen the mark.
+    seed = f"{mail[STAMP]} {mail['Message-ID']} {number}".encode()
+    mark = hashlib.sha256(seed + content).hexdigest()
+    part.set_payload(mark)
+    mail.attach(part)
+    return mark.encode()
 
 
 def _encoding(text: str) -> str:
@@ -110,12 +167,14 @@ def _attach(add: Any, attachment: Mapping[str, Any]) -> None:
 
 
 def content_type_of(attachment: Mapping[str, Any]) -> str:
-    """The type given, or guessed from the name. Types whose content readers take apart (a mail inside the mail)
-    travel as plain bytes, since they may not be encoded."""
+    """The type given, or guessed from the name. Types whose content readers take apart may not be encoded: a mail
+    travels as one when its bytes allow it, anything else as plain bytes."""
     given = attachment.get("contentType") or ""
     guessed = mimetypes.guess_type(attachment.get("filename") or "")[0] or ""
     for kind in (given, guessed):
         if re.fullmatch(r"[\w.+-]+/[\w.+-]+", kind, re.ASCII) and not kind.startswith(("multipart/", "message/")):
+            return kind
+        if kind == MESSAGE and wire_form(base64.b64decode(attachment.get("content") or "")) is not None:
             return kind
     return "application/octet-stream"
 
@@ -159,6 +218,7 @@ def structured(fields: Mapping[str, Any], *, message_id: str, queue_id: str) -> 
         "replyTo": [_recipient(one) for one in fields.get("replyTo") or ()],
         "internetMessageId": message_id,
         "internetMessageHeaders": headers,
+        "singleValueExtendedProperties": [{"id": STAMP_PROPERTY, "value": queue_id}],
     }
     if fields.get("attachments"):
         message["attachments"] = [_attachment(one) for one in fields["attachments"]]

@@ -38,9 +38,13 @@ def client_state(account: str, key: bytes) -> str:
 
 def is_ours(account: str, presented: object, keys: Sequence[bytes]) -> bool:
     """Constant-time comparison under every key of the ring, so that rotation breaks no subscription."""
+    return _is_one_of(presented, [client_state(account, key).encode() for key in keys])
+
+
+def _is_one_of(presented: object, states: Sequence[bytes]) -> bool:
     text = presented if isinstance(presented, str) else ""
     given = text.encode("utf-8", "surrogatepass")
-    return any([hmac.compare_digest(client_state(account, key).encode(), given) for key in keys])  # noqa: C419
+    return any([hmac.compare_digest(state, given) for state in states])  # noqa: C419
 
 
 def receive(query: Mapping[str, str], body: bytes, keys: Sequence[bytes], *, lifecycle: bool) -> Reply:
@@ -49,7 +53,8 @@ def receive(query: Mapping[str, str], body: bytes, keys: Sequence[bytes], *, lif
     if "validationToken" in query:
         return Reply(200, query["validationToken"])
     account = query.get("account", "")
-    entries = [e for e in _entries(body) if account and is_ours(account, e.get("clientState"), keys)]
+    states = [client_state(account, key).encode() for key in keys] if account else []  # once, not for each entry
+    entries = [e for e in _entries(body) if _is_one_of(e.get("clientState"), states)]
     items = [item for entry in entries if (item := _lifecycle(entry) if lifecycle else _change(entry))]
     return Reply(202, messages=_packed(account, "lifecycle" if lifecycle else "changes", items))
 
@@ -60,9 +65,10 @@ def parse(text: str) -> dict[str, Any]:
     return content
 
 
-def single(account: str, message_id: str) -> str:
-    """The text of a queue message that asks for one message again."""
-    return _message(account, "changes", [["updated", message_id, ""]])
+def single(account: str, message_id: str, attempt: int = 0) -> str:
+    """The text of a queue message that asks for one message again, `attempt` times so far."""
+    content = {"account": account, "kind": "changes", "items": [["updated", message_id, ""]], "attempt": attempt}
+    return TAG + json.dumps(content, separators=(",", ":"))
 
 
 def again(content: dict[str, Any]) -> str:
@@ -99,17 +105,18 @@ def _lifecycle(entry: dict[str, Any]) -> list[str] | None:
 def _packed(account: str, kind: str, items: list[list[str]]) -> list[str]:
     """The items once each, in as few messages as the queue's size limit allows."""
     packed: list[str] = []
-    chunk: list[list[str]] = []
+    chunk: list[str] = []
     size = 0
     for item in dict.fromkeys(map(tuple, items)):
-        written = len(json.dumps(item)) + 1  # ASCII only: a character is a byte
-        size += written
+        written = json.dumps(item, separators=(",", ":"))  # ASCII only: a character is a byte
+        size += len(written) + 1
         if size > LARGEST and chunk:
             packed.append(_message(account, kind, chunk))
-            chunk, size = [], written
-        chunk.append(list(item))
+            chunk, size = [], len(written) + 1
+        chunk.append(written)
     return [*packed, _message(account, kind, chunk)] if chunk else packed
 
 
-def _message(account: str, kind: str, items: list[list[str]]) -> str:
-    return TAG + json.dumps({"account": account, "kind": kind, "items": items}, separators=(",", ":"))
+def _message(account: str, kind: str, written: list[str]) -> str:
+    head = json.dumps({"account": account, "kind": kind}, separators=(",", ":"))
+    return f'{TAG}{head[:-1]},"items":[{",".join(written)}]}}'

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.clock import Clock, iso
-from shared.errors import ApiError, InvalidInput, NotFound, StorageConflict
+from shared.errors import ApiError, InvalidInput, NotFound, RecordDamaged, StorageConflict
+from shared.sealed import OAUTH_APP, Resealer
 from shared.settings import Settings
 from shared.storage.keys import document_id, storable
 from shared.storage.tables import Row, Table
-from shared.vault import SealBroken, Vault, encode
+from shared.vault import KeyMissing, SealBroken, Vault, encode
 
 KEPT_S = 30
 PARTITION = "app"
@@ -51,7 +52,11 @@ CLOUDS: Mapping[str, Cloud] = {
 
 @dataclass(frozen=True)
 class OauthApp:
-    """One application. `secret`, `certificate`, `managed_identity`: exactly one is set on a complete app."""
+    """One application. `secret`, `certificate`, `managed_identity`: exactly one is set on a complete app.
+
+    `reader` is the id of the application-access app that reads the shared mailboxes of this app's people. `broken`
+    says why a stored secret does not open; nothing is asked of the login service then.
+    """
 
     id: str
     name: str
@@ -67,7 +72,9 @@ class OauthApp:
     extra_scopes: tuple[str, ...] = ()
     skip_scopes: tuple[str, ...] = ()
     title: str = ""
+    reader: str = ""
     from_settings: bool = False
+    broken: str = ""
 
     @property
     def is_application(self) -> bool:
@@ -92,17 +99,28 @@ class OauthApp:
 class OauthApps:
     """Reads and writes applications."""
 
-    def __init__(self, table: Table, vault: Vault, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self, table: Table, vault: Vault, clock: Clock, settings: Settings, resealer: Resealer | None = None
+    ) -> None:
         self._table, self._vault, self._clock = table, vault, clock
+        self._resealer = resealer or Resealer(vault)
         self._configured = _configured(settings)
         self._kept: dict[str, tuple[float, Row | None]] = {}
 
     async def find(self, app_id: str) -> OauthApp | None:
-        """The application, or None."""
+        """The application, or None; one whose record is damaged can not be used and counts as absent."""
         if self._configured and app_id == self._configured.id:
             return self._configured
         row = await self._row(app_id)
         return self._opened(row) if row else None
+
+    async def newer(self, app: OauthApp) -> OauthApp | None:
+        """The application as it stands in storage, if that is not what this process knew; None otherwise."""
+        if app.from_settings:
+            return None
+        self._kept.pop(app.id, None)
+        found = await self.find(app.id)
+        return found if found != app else None
 
     async def resolve(self, provider: str | None) -> OauthApp | None:
         """The app an account names: by id, or by the literal `outlook` when exactly one such app exists (6.1)."""
@@ -123,7 +141,7 @@ class OauthApps:
         """Every application as the API shows it, secrets masked."""
         rows = await self._rows()
         shown = [_configured_view(self._configured)] if self._configured else []
-        return shown + [_view(row.value) for row in rows]
+        return shown + [self._view(row) for row in rows]
 
     async def view(self, app_id: str) -> dict[str, Any]:
         """One application as the API shows it; NotFound."""
@@ -132,10 +150,15 @@ class OauthApps:
         row = await self._table.get(PARTITION, storable(app_id))
         if row is None:
             raise app_not_found()
-        return _view(row.value)
+        return self._view(row)
+
+    def _view(self, row: Row) -> dict[str, Any]:
+        view, broken = _view(row.value), self._opened(row).broken
+        return view | ({"lastError": {"response": broken}} if broken else {})
 
     async def create(self, fields: dict[str, Any]) -> str:
-        """Stores a new application; its id."""
+        """Stores a new application; its id. InvalidInput for a `readerApp` that can not be one."""
+        await self._check_reader(fields["provider"], fields)
         app_id = document_id()
         now = iso(self._clock())
         record = {"enabled": False, **fields, "id": app_id, "created": now, "updated": now}
@@ -151,6 +174,7 @@ class OauthApps:
                 raise app_not_found()
             if row.value["provider"] == "outlookService" and fields.get("authority") in SHARED_AUTHORITIES:
                 raise InvalidInput.field("authority", '"authority" must be the tenant id for application access')
+            await self._check_reader(row.value["provider"], fields)
             record = row.value | self._sealed({**fields, "id": app_id, "updated": iso(self._clock())})
             try:
                 await self._table.replace(Row(PARTITION, app_id, record, row.etag))
@@ -158,6 +182,19 @@ class OauthApps:
                 continue
             self._kept.pop(app_id, None)
             return
+
+    async def _check_reader(self, provider: str, fields: dict[str, Any]) -> None:
+        """400 unless `readerApp` names an app with application access, for an app that people sign in with."""
+        reader_id = fields.get("readerApp")
+        if not reader_id:
+            return
+        if provider != "outlook":
+            raise InvalidInput.field("readerApp", '"readerApp" is only allowed for provider outlook')
+        reader = await self.find(reader_id)
+        if reader is None:
+            raise InvalidInput.field("readerApp", '"readerApp" must be the id of an OAuth2 app that exists')
+        if not reader.is_application:
+            raise InvalidInput.field("readerApp", '"readerApp" must be an app of provider outlookService')
 
     async def note_failure(self, app_id: str, response: str | None) -> None:
         """Keeps the last application-level failure for `lastError` (8); None clears it."""
@@ -189,10 +226,17 @@ class OauthApps:
         now = self._clock().timestamp()
         kept = self._kept.get(app_id)
         if kept is None or not kept[0] <= now < kept[0] + KEPT_S:
-            kept = (now, await self._table.get(PARTITION, storable(app_id)))
+            kept = (now, await self._stored(app_id))
             if kept[1] is not None:
                 self._kept[app_id] = kept
         return kept[1]
+
+    async def _stored(self, app_id: str) -> Row | None:
+        try:
+            row = await self._table.get(PARTITION, storable(app_id))
+        except RecordDamaged:
+            return None
+        return await self._resealer.renewed(self._table, row, OAUTH_APP) if row else None
 
     def _sealed(self, record: dict[str, Any]) -> dict[str, Any]:
         if not record.get("clientSecret"):
@@ -201,13 +245,14 @@ class OauthApps:
         return record | {"clientSecret": self._vault.seal(record["clientSecret"].encode(), place)}
 
     def _opened(self, row: Row) -> OauthApp:
-        record = row.value
+        record, secret, broken = row.value, "", ""
         try:
-            sealed = record.get("clientSecret") or ""
-            place = f"oauth2apps/{row.key}/clientSecret"
-            secret = self._vault.open(sealed, place).decode() if sealed else ""
-        except SealBroken:
-            secret = ""  # sign-in then fails at Microsoft with "no credential", which the account shows
+            if sealed := record.get("clientSecret"):
+                secret = self._vault.open(sealed, OAUTH_APP.place(row)).decode()
+        except SealBroken as problem:
+            fix = "Put the key back into KEY_RING, or set" if isinstance(problem, KeyMissing) else "Set"
+            broken = f"The client secret of the OAuth2 app can not be opened: {problem}. {fix} clientSecret again "
+            broken += f"with PUT /v1/oauth2/{row.key}"
         return OauthApp(
             id=row.key,
             name=record["name"],
@@ -221,6 +266,8 @@ class OauthApps:
             extra_scopes=tuple(record.get("extraScopes") or ()),
             skip_scopes=tuple(record.get("skipScopes") or ()),
             title=record.get("title") or record["name"],
+            broken=broken,
+            reader=record.get("readerApp") or "",
         )
 
 
@@ -252,6 +299,7 @@ def _configured(settings: Settings) -> OauthApp | None:
         authority=settings.oauth_app_authority,
         cloud=settings.oauth_app_cloud,
         extra_scopes=settings.oauth_app_extra_scopes if settings.oauth_app_provider == "outlook" else (),
+        reader=settings.oauth_app_reader,
         from_settings=True,
     )
 
@@ -267,6 +315,7 @@ def _configured_view(app: OauthApp) -> dict[str, Any]:
         "authority": app.authority,
         "cloud": app.cloud,
         "extraScopes": list(app.extra_scopes),
+        "readerApp": app.reader or None,
     }
     return _view(record | ({"clientSecret": "set"} if app.secret else {}))
 
@@ -287,5 +336,5 @@ def _view(record: dict[str, Any]) -> dict[str, Any]:
 
 _SHOWN = (
     "id name description title provider created updated clientId authority redirectUrl extraScopes skipScopes "
-    "cloud tenant"
+    "cloud tenant readerApp"
 ).split()

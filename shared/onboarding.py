@@ -7,19 +7,21 @@ a queue *before* the change, a few seconds ahead, so that it happens even when t
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 
 from shared import delegation
 from shared.accounts import MASK, Accounts, Record, auth_of, masked_url
-from shared.clock import Clock, iso
-from shared.credentials import Credentials, Stored, imported
+from shared.clock import Clock, iso, parse_time
+from shared.credentials import Credentials, imported
+from shared.deletion import Deletion
 from shared.errors import ApiError, InvalidInput, StorageConflict, account_not_found
+from shared.events import Events
 from shared.oauth_apps import OauthApp, OauthApps
-from shared.webhooks import Events
+from shared.token_records import Stored
 
 SOON_S = 3
+ADDED_LATELY = timedelta(hours=1)
 PLAIN_FIELDS = (
     "name email expectedEmail path subconnections copy logs notifyFrom syncFrom proxy smtpEhloName imapIndexer "
     "locale tz"
@@ -37,17 +39,18 @@ class Onboarding:
         credentials: Credentials,
         events: Events,
         clock: Clock,
-        clean_up: Callable[[Record], Awaitable[None]],
+        deletion: Deletion,
     ) -> None:
-        """`clean_up` ends what hangs on an account elsewhere: subscription, queued mail, its API tokens."""
         self._accounts, self._apps, self._credentials = accounts, apps, credentials
-        self._events, self._clock, self._clean_up = events, clock, clean_up
+        self._events, self._clock, self._deletion = events, clock, deletion
 
     async def create(self, fields: dict[str, Any], signed_in: Stored | None = None) -> dict[str, str]:
         """Creates the account, or updates the one that has this id (6.1): `{"account", "state"}`."""
         account = fields.get("account") or self._accounts.new_id()
-        existing = await self._accounts.find(account)
-        if existing is not None:
+        existing = await self._accounts.find_whole(account)
+        if existing is not None and existing.get("deleting"):
+            await self._deletion.resume(account)
+        elif existing is not None:
             await self.update(account, fields, signed_in)
             return {"account": account, "state": "existing"}
         now = iso(self._clock())
@@ -66,7 +69,7 @@ class Onboarding:
                 await self.update(account, fields, signed_in)
                 return {"account": account, "state": "existing"}
             # Else it is our own write, repeated by the storage client after an answer that was lost.
-        await self._events.emit(account, "accountAdded", {"account": account}, happening=f"added {now}")
+        await self._tell_added(record)
         await self._after_change(account)
         return {"account": account, "state": "new"}
 
@@ -91,19 +94,8 @@ class Onboarding:
             await self._after_change(account)
 
     async def delete(self, account: str) -> None:
-        """Ends everything the account has, the record last, so that a repeated call finishes a broken one."""
-        record = await self._accounts.get(account)
-        await self._accounts.queue_job(account, "relink", SOON_S)
-        await self._clean_up(record)
-        await self._credentials.forget(account)
-        if parent := delegation.parent_of(record):
-            await self._accounts.unlink(account, parent)
-        happening = f"deleted {record['created']}"
-        await self._events.emit(
-            account, "accountDeleted", {"account": account}, happening=happening, target=record.get("webhooksSealed")
-        )
-        await self._accounts.remove(account)
-        await self._accounts.queue_job(account, "relink")
+        """Ends everything the account has; NotFound. Called again it finishes what a broken call began."""
+        await self._deletion.delete(account)
 
     async def reconnect(self, account: str) -> None:
         """Starts the account anew (6.6); NotFound."""
@@ -112,6 +104,9 @@ class Onboarding:
 
     async def relink(self, account: str, reconnect: bool = False) -> None:
         """Resolves the chains of this account and of all that borrow through it, and connects what changed."""
+        record = await self._accounts.find(account)
+        if record is not None and self._clock() - parse_time(record["created"]) < ADDED_LATELY:
+            await self._tell_added(record)  # the process that created it may have died before it could
         seen: dict[str, Record | None] = {}
 
         async def lookup(name: str) -> Record | None:
@@ -135,6 +130,10 @@ class Onboarding:
                 await self._accounts.queue_job(one, "initialise", force=asked)
 
     # -- parts of a change -----------------------------------------------------------------------------------
+
+    async def _tell_added(self, record: Record) -> None:
+        account, happening = record["account"], f"added {record['created']}"
+        await self._events.emit(account, "accountAdded", {"account": account}, happening=happening)
 
     async def _before_change(self, account: str) -> None:
         await self._accounts.queue_job(account, "relink", SOON_S)

@@ -1,154 +1,230 @@
-"""Polling: the delta of each folder, for mailboxes that Graph sends no notifications about.
+"""Delta rounds: what changed in the folders of a mailbox, the truth behind every notification.
 
 Where each folder stands is kept as a link that Graph gave (graph.md 5.3), and moved on only after what its page
-said was made durable. A turn looks into a few folders; a quiet one writes nothing.
+said was made durable. A quick round looks into the inbox, what the folder tree names and one folder more; a whole
+round into every folder. A quiet one writes nothing. A link that Graph forgot leads to a walk through its folder by
+id: nothing is told again, and what was not met is asked for. A folder that Graph refuses rests for a while and holds
+up no other: whether the mailbox itself is open, the folder tree tells.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from datetime import timedelta
+import logging
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from shared.access import Access
-from shared.accounts import QUEUE, Accounts, Reach, Record
+from shared.accounts import Accounts, Reach, Record
 from shared.changes import Changes
-from shared.clock import Clock, parse_time
-from shared.errors import CredentialError, GraphFailure, StorageConflict
+from shared.clock import Clock
+from shared.errors import GraphFailure, StorageConflict
 from shared.graph import requests
-from shared.graph.failures import is_transient
 from shared.mailboxes import Mailboxes, Tree
-from shared.schedule import Schedule
+from shared.markers import Markers
 from shared.storage.keys import digest, storable
 from shared.storage.tables import Row, Table
 
-PAGES_PER_TURN = 20
-OTHERS_PER_TURN = 3
+PAGES_PER_ROUND = 20
+ROUND_FOR = timedelta(minutes=3)  # a function may run for ten; a page that is begun is told to its end
+CHECKS_PER_ROUND = 200  # messages asked for by id after a folder was walked anew
 CURSOR_KEPT_S = 3600
-CONTACT_NOTED_S = 300
+REST_S, LONGEST_REST_S = 60, 3600  # how long a refused folder is not asked: doubled with each refusal in a row
+NEVER = datetime.max.replace(tzinfo=UTC)
 EXPIRED = (400, 410)  # a cursor that is broken, forgotten, or of another host
-OUTAGE = 3  # failed turns in a row before the account's state tells of it
-SLOWED = 5  # times the interval between turns while Graph or the login service refuses
+OF_MAILBOX = (0, 401, 429, 503)  # failures that say nothing about the one folder they were met in
+log = logging.getLogger("graphpost.polling")
 
 
 @dataclass(frozen=True)
 class Cursor:
     """Where the delta of one folder stands: `link` is the next page or the next round. `first_walk` holds until
-    the first round is through. `kept` is when it was stored, in epoch seconds."""
+    a walk is through. `walk` names a walk that follows a forgotten link, until what it did not meet was asked
+    for. `kept` is when it was stored, in epoch seconds. `refused` counts how often in a row Graph refused the
+    folder, and until `rests`, in epoch seconds, it is not asked again."""
 
     folder: str
     link: str = ""
     first_walk: bool = True
     kept: float = 0
+    walk: str = ""
+    refused: int = 0
+    rests: float = 0
     etag: str = ""
 
 
-def folders_to_ask(tree: Tree, known: set[str], changed: list[str], turn: int) -> list[str]:
-    """The folders one turn looks into: the inbox and Sent Items, those whose counts changed, those never asked,
-    and a few of the others, so that every folder has its turn however many there are."""
-    always = [tree.folder_with("\\Inbox"), tree.folder_with("\\Sent")]
-    first = [f for f in always if f] + [f for f in changed if f in tree.folders]
-    unasked = [f for f in tree.folders if f not in known]
-    others = [f for f in tree.folders if f in known and f not in first]
-    start = turn * OTHERS_PER_TURN % len(others) if others else 0
-    return list(dict.fromkeys([*first, *unasked, *(others + others)[start : start + OTHERS_PER_TURN]]))
+@dataclass
+class Found:
+    """What a round found. `changed`: some entry was met. `walking`: a first walk is not through. `after`: the
+    folder a whole round got to before its pages were used up, None when it is through. `told`: when that happened
+    which the round was the first to tell. `rests`: when the first of the refused folders is to be asked again, in
+    epoch seconds, 0 when none was refused."""
+
+    changed: bool = False
+    walking: bool = False
+    after: str | None = None
+    told: list[datetime] = field(default_factory=list)
+    rests: float = 0
+    pages: int = PAGES_PER_ROUND
+    until: datetime = NEVER  # no page is begun after that
+    cut: bool = False  # the pages ran out in the middle of a folder
+    is_whole: bool = False
+
+
+def folders_to_ask(tree: Tree, known: set[str], turn: int) -> list[str]:
+    """The folders a quick round looks into: the inbox, those the tree named, those never asked, and one of the
+    others, so that every folder has its turn however many there are."""
+    inbox = tree.folder_with("\\Inbox")
+    first = ([inbox] if inbox else []) + [one for one in tree.named if one in tree.folders]
+    unasked = [one for one in tree.folders if one not in known]
+    others = [one for one in tree.folders if one in known and one not in first]
+    return list(dict.fromkeys([*first, *unasked, *([others[turn % len(others)]] if others else [])]))
+
+
+def _rest(tree: Tree, after: str) -> list[str]:
+    """The folders a whole round still has to look into, in order, and last those named again meanwhile."""
+    rest = sorted(one for one in tree.folders if one > after)
+    return rest + [one for one in tree.named if one in tree.folders and one <= after]
 
 
 class Polling:
-    """Asks mailboxes for changes, turn by turn."""
+    """Asks mailboxes for changes, round by round."""
 
     def __init__(
-        self,
-        accounts: Accounts,
-        access: Access,
-        mailboxes: Mailboxes,
-        changes: Changes,
-        schedule: Schedule,
-        cursors: Table,
-        clock: Clock,
-        interval_s: int,
+        self, accounts: Accounts, access: Access, mailboxes: Mailboxes, changes: Changes, cursors: Table, clock: Clock
     ) -> None:
         self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
-        self._changes, self._schedule, self._cursors = changes, schedule, cursors
-        self._clock, self._interval_s = clock, interval_s
+        self._changes, self._cursors, self._clock = changes, cursors, clock
 
-    async def turn(self, job: dict[str, Any]) -> None:
-        """One turn. A failure of Graph ends the turn, never the chain of turns."""
-        record = await self._accounts.find(job["account"])
-        if record is None or (record.get("turns") or {}).get("chain") != job["chain"]:
-            await self._schedule.end_chain(job)
-            return
-        wait_s, failures = float(self._interval_s), 0
-        try:
-            if record["state"] != "connected":
-                wait_s *= SLOWED
-            else:
-                await self.poll(record)
-        except CredentialError:
-            wait_s *= SLOWED  # noted on the holder by the call itself
-        except GraphFailure as failure:
-            wait_s = max(wait_s, failure.retry_after_s or 0) if is_transient(failure) else SLOWED * wait_s
-            failures = job.get("failures", 0) + 1
-            if not is_transient(failure) or failures == OUTAGE:
-                await self._accounts.queue_job(job["account"], "initialise", force=True)
-        bare = {name: job[name] for name in ("account", "do", "chain", "due")} | {"failures": failures}
-        await self._schedule.continue_chain(QUEUE, bare, self._clock() + timedelta(seconds=wait_s))
-
-    async def poll(self, record: Record) -> None:
-        """Asks for changes: one call for the folder tree and one for each folder looked into."""
-        account, now = record["account"], self._clock()
-        reach = await self._accounts.reach(record)
-        tree, changed = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
+    async def poll(self, record: Record, reach: Reach, turn: int = 0, after: str | None = None) -> Found:
+        """A quick round, the `turn`-th of its account; with `after` a whole round, from the folder after that one
+        on ("" for the start). One call for the folder tree and at least one for each folder looked into. Raises
+        GraphFailure for what concerns the whole mailbox, or CredentialError."""
+        account = record["account"]
+        tree = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
         cursors = await self._stored(account)
+        found = Found(is_whole=after is not None, until=self._clock() + ROUND_FOR)
         if tree.link:  # without one the tree is not the whole of it
             for gone in set(cursors) - set(tree.folders):
-                await self._cursors.delete(storable(account), digest(gone))
-        pages, walking = PAGES_PER_TURN, False
-        for folder in folders_to_ask(tree, set(cursors), changed, int(now.timestamp() / self._interval_s)):
-            if pages > 0:
-                cursor, read = await self._ask(record, reach, cursors.get(folder) or Cursor(folder), pages)
-                pages, walking = pages - read, walking or cursor.first_walk
-        if walking:
-            await self._changes.catch_up(account)  # a long first walk must not hold up what arrives meanwhile
-        elif self._is_contact_old(record):
-            await self._accounts.note_contact(account, now, heard=True)
+                await self._drop(record, reach, cursors[gone])
+        wanted = folders_to_ask(tree, set(cursors), turn) if after is None else _rest(tree, after)
+        wanted = self._awake(wanted, [cursors[one] for one in tree.folders if one in cursors])
+        asked = await self._ask_all(record, reach, [cursors.get(one) or Cursor(one) for one in wanted], found)
+        if asked < len(wanted):
+            # What does not fit into a quick round is found by a whole one.
+            found.after = "" if after is None else max([after, *wanted[:asked]])
+        else:
+            await self._mailboxes.asked(account, tree)
+        return found
 
-    def _is_contact_old(self, record: Record) -> bool:
-        noted = record.get("syncTime")
-        return not noted or self._clock() - parse_time(noted) > timedelta(seconds=CONTACT_NOTED_S)
+    def _awake(self, wanted: list[str], cursors: list[Cursor]) -> list[str]:
+        """The folders wanted without those that rest, and with those that have rested enough."""
+        now = self._clock().timestamp()
+        # A rest longer than any was noted by a clock that was wrong.
+        resting = {one.folder for one in cursors if one.refused and now < one.rests <= now + LONGEST_REST_S}
+        rested = [one.folder for one in cursors if one.refused and one.folder not in resting]
+        return [one for one in dict.fromkeys([*wanted, *rested]) if one not in resting]
+
+    async def _ask_all(self, record: Record, reach: Reach, cursors: list[Cursor], found: Found) -> int:
+        """Asks one folder after the other while pages are left; how many. One that is refused counts as asked."""
+        for number, cursor in enumerate(cursors):
+            if found.pages <= 0:
+                return number
+            try:
+                now = await self._ask(record, reach, cursor, found)
+            except GraphFailure as failure:
+                if failure.status in OF_MAILBOX:
+                    raise
+                await self._let_rest(record["account"], cursor.folder, found)
+                continue
+            found.walking = found.walking or now.first_walk or bool(now.walk)
+            if found.cut:
+                return number
+        return len(cursors)
+
+    async def _let_rest(self, account: str, folder: str, found: Found) -> None:
+        """Notes that Graph refused a folder: the round goes on without it, and it is asked again after a rest."""
+        found.pages = found.pages - 1 if self._clock() < found.until else 0
+        row = await self._cursors.get(storable(account), digest(folder))
+        cursor = _read(row) if row else Cursor(folder)
+        rest_s = min(REST_S * 2 ** min(cursor.refused, 10), LONGEST_REST_S)
+        rests = self._clock().timestamp() + rest_s
+        log.warning("a folder was left out of a round: it rests for %s s", rest_s)
+        await self._keep(account, replace(cursor, refused=cursor.refused + 1, rests=rests), cursor.kept)
+        found.rests = min(found.rests or rests, rests)
+
+    async def has_walked(self, account: str) -> bool:
+        """True when every folder that Graph gives was walked through, so that delta can be held to have told
+        everything."""
+        tree, cursors = await self._mailboxes.stored(account), await self._stored(account)
+        if tree is None or not set(tree.folders) <= set(cursors):
+            return False
+        return not any((one.first_walk or one.walk) and not one.refused for one in cursors.values())
 
     # -- one folder ----------------------------------------------------------------------------------------
 
-    async def _ask(self, record: Record, reach: Reach, before: Cursor, pages: int) -> tuple[Cursor, int]:
-        """Follows one folder's delta for at most so many pages; where it stands now, and the pages read. The
-        cursor is stored after each page that said something, so that a long round is not begun again."""
-        cursor, read = before, 0
-        while read < pages:
-            page, cursor = await self._page(reach, cursor)
-            read += 1
+    async def _ask(self, record: Record, reach: Reach, before: Cursor, found: Found) -> Cursor:
+        """Follows one folder's delta while pages are left; where it stands now. The cursor is stored after each
+        page that said something, so that a long round is not begun again, and not by a worker that another one
+        overtook: that one's pages are asked by nobody else."""
+        cursor, account, met = replace(before, refused=0, rests=0), record["account"], set[str]()
+        if cursor.walk and not cursor.first_walk:
+            cursor = await self._look_for_unmet(record, reach, cursor)
+        while found.pages > 0:
+            page, cursor = await self._page(account, reach, cursor)
+            found.pages -= 1
             if page is None:
-                await self._cursors.delete(storable(record["account"]), digest(cursor.folder))
-                return replace(cursor, first_walk=False), read  # the folder went away since the tree was read
-            for entry in page.get("value", ()):
-                await self._changes.entry(record, reach, entry, first_walk=cursor.first_walk)
+                await self._drop(record, reach, cursor)
+                return replace(cursor, first_walk=False, walk="")  # the folder went away since the tree was read
+            await self._tell(record, reach, cursor, page.get("value", ()), found)
+            found.pages = found.pages if self._clock() < found.until else 0
             following = page.get("@odata.nextLink")
+            met |= {Markers.key(one["id"]) for one in page.get("value", ())}
+            if found.is_whole and not following and not cursor.walk:
+                since = datetime.fromtimestamp(before.kept, tz=UTC)
+                await self._changes.unconfirmed(record, reach, cursor.folder, since, met)
             cursor = replace(cursor, link=following or page.get("@odata.deltaLink", ""))
             cursor = replace(cursor, first_walk=cursor.first_walk and bool(following))
             if page.get("value") or following or self._is_due(cursor, before):
-                cursor = await self._keep(record["account"], cursor)
+                kept = await self._keep(account, cursor)
+                if kept is None:
+                    return cursor
+                cursor = kept
             if not following:
                 break
-        return cursor, read
+            found.cut = found.pages <= 0
+        if cursor.walk and not cursor.first_walk:
+            cursor = await self._look_for_unmet(record, reach, cursor)
+        return cursor
+
+    async def _tell(self, record: Record, reach: Reach, cursor: Cursor, entries: Any, found: Found) -> None:
+        known = await self._changes.markers_of(record["account"], cursor.folder) if cursor.walk and entries else {}
+        for entry in entries:
+            if cursor.walk and cursor.first_walk:
+                told = await self._changes.met(record, reach, entry, cursor.walk, known)
+            else:
+                told = await self._changes.entry(record, reach, entry, first_walk=cursor.first_walk)
+            found.changed = found.changed or not cursor.first_walk
+            found.told += [told] if told else []
+
+    async def _look_for_unmet(self, record: Record, reach: Reach, cursor: Cursor) -> Cursor:
+        """After a walk: what was last seen in this folder and not met there was deleted or moved."""
+        if await self._changes.unmet(record, reach, cursor.folder, cursor.walk, CHECKS_PER_ROUND):
+            done = replace(cursor, walk="")
+            return await self._keep(record["account"], done) or done
+        return cursor
 
     def _is_due(self, cursor: Cursor, before: Cursor) -> bool:
         """After an empty round the older link serves as well, so that a quiet folder costs no write; links do not
         live for ever, so once an hour the newer one is kept all the same."""
-        return cursor.first_walk != before.first_walk or self._clock().timestamp() - before.kept > CURSOR_KEPT_S
+        if before.refused or cursor.first_walk != before.first_walk:
+            return True
+        return self._clock().timestamp() - before.kept > CURSOR_KEPT_S
 
-    async def _page(self, reach: Reach, cursor: Cursor) -> tuple[dict[str, Any] | None, Cursor]:
+    async def _page(self, account: str, reach: Reach, cursor: Cursor) -> tuple[dict[str, Any] | None, Cursor]:
         """The page behind a cursor, or the first of a new walk when there is none or it expired. None when the
         folder is gone."""
-        graph, token = self._access.graph(reach), self._access.token_source(reach)
+        graph, token, expired = self._access.graph(reach), self._access.token_source(reach), bool(cursor.link)
         if cursor.link:
             try:
                 answer = await graph.call(reach.mailbox, reach.app, token, graph.follow(cursor.link))
@@ -156,33 +232,47 @@ class Polling:
             except GraphFailure as failure:
                 if failure.status not in EXPIRED:
                     raise
-        cursor = replace(cursor, link="", first_walk=True)
+            walk = digest("walk", cursor.folder, self._clock().isoformat())[:12]
+            cursor = replace(cursor, link="", first_walk=True, walk=walk)
         request = requests.messages_delta(graph.client, reach.mailbox, cursor.folder)
         try:
-            return (await graph.call(reach.mailbox, reach.app, token, request)).json(), cursor
+            answer = await graph.call(reach.mailbox, reach.app, token, request)
         except GraphFailure as failure:
             if failure.status != 404:
                 raise
-        return None, cursor
+            return None, cursor
+        if expired:
+            await self._accounts.count(account, resyncs=1)
+        return answer.json(), cursor
+
+    async def _drop(self, record: Record, reach: Reach, cursor: Cursor) -> None:
+        """The folder is gone: what was in it was deleted with it, or moved out before."""
+        if await self._changes.unmet(record, reach, cursor.folder, "gone", CHECKS_PER_ROUND):
+            await self._cursors.delete(storable(record["account"]), digest(cursor.folder))
 
     # -- cursors -------------------------------------------------------------------------------------------
 
     async def _stored(self, account: str) -> dict[str, Cursor]:
         rows = await self._cursors.partition(storable(account))
-        return {row.value["folder"]: Cursor(**row.value, etag=row.etag) for row in rows}
+        return {row.value["folder"]: _read(row) for row in rows}
 
-    async def _keep(self, account: str, cursor: Cursor) -> Cursor:
-        """The cursor as stored."""
-        now = self._clock().timestamp()
-        value = {"folder": cursor.folder, "link": cursor.link, "first_walk": cursor.first_walk, "kept": now}
+    async def _keep(self, account: str, cursor: Cursor, kept: float | None = None) -> Cursor | None:
+        """The cursor as stored; None when another worker moved it meanwhile. `kept` for one that did not move."""
+        kept = self._clock().timestamp() if kept is None else kept
+        value = {"folder": cursor.folder, "link": cursor.link, "first_walk": cursor.first_walk, "kept": kept}
+        value |= {"walk": cursor.walk} if cursor.walk else {}
+        value |= {"refused": cursor.refused, "rests": cursor.rests} if cursor.refused else {}
         row = Row(storable(account), digest(cursor.folder), value, cursor.etag)
         try:
             stored = await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
         except StorageConflict:
-            return cursor  # another turn of the same mailbox was faster; its cursor is as good
-        return replace(cursor, kept=now, etag=stored.etag)
+            return None
+        return replace(cursor, kept=kept, etag=stored.etag)
 
     async def forget(self, account: str) -> None:
         """Removes the cursors of a deleted account."""
-        for row in await self._cursors.partition(storable(account)):
-            await self._cursors.delete(row.partition, row.key)
+        await self._cursors.clear(storable(account))
+
+
+def _read(row: Row) -> Cursor:
+    return Cursor(**row.value, etag=row.etag)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,19 @@ def _key_ring(value: str) -> tuple[tuple[str, bytes], ...]:
     return tuple(keys)
 
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+
+def _networks(value: str) -> tuple[str, ...]:
+    """`all`, `none`, or networks in CIDR notation."""
+    if value in ("all", "none"):
+        return ("0.0.0.0/0", "::/0") if value == "all" else ()
+    try:
+        return tuple(str(ipaddress.ip_network(word, strict=False)) for word in _words(value))
+    except ValueError:
+        raise ValueError("must be all, none, or networks such as 10.1.0.0/16 fd00:1::/32") from None
+
+
 TABLE: tuple[Setting, ...] = (
     Setting(
         "KEY_RING",
@@ -146,8 +160,22 @@ TABLE: tuple[Setting, ...] = (
         "POLL_INTERVAL_SECONDS",
         "poll_interval_s",
         _seconds,
-        60,
-        "How often a mailbox without push notifications is asked for changes.",
+        15,
+        "The shortest wait, in seconds, before a mailbox without push notifications is asked for changes again.",
+    ),
+    Setting(
+        "POLL_LONGEST_SECONDS",
+        "poll_longest_s",
+        _seconds,
+        0,
+        "The longest such wait, reached when nothing happens in a mailbox. Default: 20 times the shortest.",
+    ),
+    Setting(
+        "WEBHOOK_PRIVATE_TARGETS",
+        "webhook_private_targets",
+        _networks,
+        None,
+        "Networks inside which webhooks may be sent: CIDRs, all, or none. Left out: none, or loopback in development.",
     ),
     Setting("OAUTH_APP_CLIENT_ID", "oauth_app_client_id", _text, "", "Client id of an OAuth2 app set here."),
     Setting(
@@ -199,6 +227,13 @@ TABLE: tuple[Setting, ...] = (
         ("User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Shared"),
         "Scopes that app asks for beyond its own mailbox.",
     ),
+    Setting(
+        "OAUTH_APP_READER",
+        "oauth_app_reader",
+        _text,
+        "",
+        "Id of an OAuth2 app with application access that reads the shared mailboxes of that app's people.",
+    ),
     Setting("OAUTH_APP_NAME", "oauth_app_name", _text, "Microsoft 365", "Name of that app on the sign-in page."),
 )
 
@@ -214,7 +249,9 @@ class Settings:
     login_endpoint: str = ""
     graph_endpoint: str = ""
     send_format: str = "mime"
-    poll_interval_s: int = 60
+    poll_interval_s: int = 15
+    poll_longest_s: int = 300
+    webhook_private_targets: tuple[str, ...] = ()
     oauth_app_client_id: str = ""
     oauth_app_client_secret: str = ""
     oauth_app_certificate: str = ""
@@ -223,6 +260,7 @@ class Settings:
     oauth_app_authority: str = "organizations"
     oauth_app_cloud: str = "global"
     oauth_app_extra_scopes: tuple[str, ...] = ()
+    oauth_app_reader: str = ""
     oauth_app_name: str = "Microsoft 365"
 
     @classmethod
@@ -233,6 +271,10 @@ class Settings:
         for setting in TABLE:
             values[setting.field] = _read(setting, environment, problems)
         values["service_url"] = values["service_url"] or _azure_url(environment)
+        if values["webhook_private_targets"] is None:
+            developing = values["login_endpoint"] or values["graph_endpoint"]
+            values["webhook_private_targets"] = LOOPBACK if developing else ()
+        _check_polling(values, problems)
         _check_app(values, problems)
         if problems:
             raise SettingsError(problems)
@@ -275,6 +317,13 @@ def _azure_url(environment: Mapping[str, str]) -> str:
         return ""
     loopback = host.split(":")[0] in ("localhost", "127.0.0.1")
     return f"{'http' if loopback else 'https'}://{host}"
+
+
+def _check_polling(values: dict[str, Any], problems: list[str]) -> None:
+    shortest = values["poll_interval_s"]
+    values["poll_longest_s"] = values["poll_longest_s"] or min(20 * shortest, 3600)
+    if values["poll_longest_s"] < shortest:
+        problems.append("POLL_LONGEST_SECONDS must not be less than POLL_INTERVAL_SECONDS")
 
 
 def _check_app(values: dict[str, Any], problems: list[str]) -> None:

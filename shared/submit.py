@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
+import secrets
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
 from shared import mime
-from shared.accounts import Accounts, Record, auth_of
+from shared.accounts import Accounts, Record, auth_of, lane_of
+from shared.attachments import References
 from shared.clock import Clock, iso, parse_time
-from shared.errors import ApiError, InvalidInput
-from shared.outbox import Outbox, Sending
+from shared.errors import ApiError, CredentialError, InvalidInput
+from shared.idempotency import Idempotency, KeyedCall, payload_hash
+from shared.lanes import Lanes
+from shared.mail_parts import Part, check_foreign, divided
+from shared.outbox import Outbox
+from shared.outbox_records import Sending
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import queue_id
+from shared.storage.tables import Row
 
-# What one sendMail request carries: 4 MB of base64 (graph.md 6.3), or of JSON with the attachments in base64.
-REQUEST_LIMIT = 4 * 1024 * 1024
 ATTEMPTS = 10
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,76}")
 
@@ -31,34 +37,72 @@ class Submit:
         self,
         accounts: Accounts,
         outbox: Outbox,
+        idempotency: Idempotency,
+        lanes: Lanes,
         settings: ServiceSettings,
         clock: Clock,
         send_format: str,
+        references: References,
         new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
-        self._accounts, self._outbox, self._settings = accounts, outbox, settings
+        self._accounts, self._outbox, self._settings, self._references = accounts, outbox, settings, references
+        self._idempotency, self._lanes = idempotency, lanes
         self._clock, self._send_format, self._new_uuid = clock, send_format, new_uuid
 
-    async def accept(self, account: str, fields: dict[str, Any], *, structured: bool = False) -> dict[str, Any]:
-        """The contract's answer (14.2) once the mail is durable.
+    async def accept(
+        self, account: str, fields: dict[str, Any], *, structured: bool = False, key: str = ""
+    ) -> dict[str, Any]:
+        """The contract's answer (14.2) once the mail is durable. With an idempotency key, of a repeat too: the answer
+        of the first call, and whether its payload was the same (14.10).
 
-        Raises NotFound, InvalidInput, and ApiError for an account that has nothing to send with.
+        Raises NotFound, InvalidInput, and ApiError for an account that has nothing to send with or a mail that is
+        too large. Only attachments by reference cost Graph calls, and raise what `References.resolved` raises.
         """
         record = await self._accounts.get(account)
+        mine: list[Sending] = []
+
+        async def first(identity: str) -> Row:
+            sending, send_at = await self._built(record, fields, identity, structured, key)
+            mine.append(sending)
+            return await self._stored(sending, send_at, fields)
+
+        if not key:
+            return answer_of(await first(self._identity(fields)))
+        call = KeyedCall(account, record.get("birth", ""), key)
+        row = await self._idempotency.once(call, lambda: self._identity(fields), first)
+        seen: dict[str, Any] = {"key": key, "status": "MISS"}
+        if not any(row.value["writer"] == sending.writer for sending in mine):
+            matches = row.value["payload"] == payload_of(fields, structured)
+            seen = {"key": key, "status": "HIT", "payloadMatches": matches}
+        return answer_of(row) | {"idempotency": seen}
+
+    def _send_at(self, fields: dict[str, Any]) -> datetime:
+        now = self._clock()
+        return max(now, parse_time(fields["sendAt"])) if fields.get("sendAt") else now
+
+    def _identity(self, fields: dict[str, Any]) -> str:
+        return queue_id(int(self._send_at(fields).timestamp() * 1000))
+
+    async def _built(
+        self, record: Record, fields: dict[str, Any], identity: str, structured: bool, key: str
+    ) -> tuple[Sending, datetime]:
+        """The mail as it will be stored, and when it is to be sent."""
         if not record.get("oauth2"):
             raise ApiError(404, "SMTP configuration not found", "SMTPUnavailable")
-        fields = self._completed(record, fields)
-        now = self._clock()
-        send_at = max(now, parse_time(fields["sendAt"])) if fields.get("sendAt") else now
-        sending = self._sending(record, fields, now, send_at, structured)
+        completed = self._completed(record, fields)
+        if fields.get("attachments"):
+            completed["attachments"] = await self._references.resolved(record["account"], fields["attachments"])
+        now, send_at = self._clock(), self._send_at(fields)
+        sending = self._sending(record, completed, identity, now, send_at, structured)
+        await self._check_reach(record, sending.parts)
+        payload = payload_of(fields, structured) if key else ""
+        return replace(sending, key=key, payload=payload), send_at
+
+    async def _stored(self, sending: Sending, send_at: datetime, fields: dict[str, Any]) -> Row:
         limit = fields.get("deliveryAttempts") or (await self._settings.all()).get("deliveryAttempts") or ATTEMPTS
-        await self._outbox.add(sending, send_at, attempts=int(limit))
-        return {
-            "response": "Queued for delivery",
-            "messageId": sending.message_id,
-            "sendAt": iso(send_at),
-            "queueId": sending.queue_id,
-        }
+        is_now = send_at <= self._clock()
+        busy = bool(is_now and sending.lane and self._lanes.note_accepted(sending.lane))
+        return await self._outbox.add(sending, send_at, attempts=int(limit), busy=busy)
 
     def _completed(self, record: Record, fields: dict[str, Any]) -> dict[str, Any]:
         """The fields with the sender filled in, checked for what no single field shows."""
@@ -74,28 +118,26 @@ class Submit:
         return fields | {"from": {"name": name or "", "address": address}}
 
     def _sending(
-        self, record: Record, fields: dict[str, Any], now: datetime, send_at: datetime, structured: bool
+        self,
+        record: Record,
+        fields: dict[str, Any],
+        identity: str,
+        now: datetime,
+        send_at: datetime,
+        structured: bool,
     ) -> Sending:
         sender = fields["from"]["address"]
-        identity = queue_id(int(send_at.timestamp() * 1000))
         message_id = bracketed(fields.get("messageId")) or f"<{self._new_uuid()}@{sender.rpartition('@')[2]}>"
         as_json = structured or travels_structured(record, sender, self._send_format)
         if as_json:
             check_structured(fields)
-            message = mime.structured(fields, message_id=message_id, queue_id=identity)
-            body = json.dumps(message).encode()
-            size = len(body)
-        else:
-            body = mime.build(fields, message_id=message_id, date=send_at, queue_id=identity)
-            size = len(base64.b64encode(body))
-        if size > REQUEST_LIMIT:
-            raise ApiError(
-                413,
-                f"The mail is too large: {size} bytes as sent, {REQUEST_LIMIT} fit into one request. "
-                'Send less in "attachments".',
-                "MessageTooLarge",
-                fields=[{"message": '"attachments" is too large for one request', "key": "attachments"}],
-            )
+
+        def render(some: Mapping[str, Any]) -> bytes:
+            if as_json:
+                return json.dumps(mime.structured(some, message_id=message_id, queue_id=identity)).encode()
+            return mime.build(some, message_id=message_id, date=send_at, queue_id=identity)
+
+        body, parts = divided(fields, render, as_sent=int if as_json else in_base64)
         everyone = [one["address"] for name in ("to", "cc", "bcc") for one in fields.get(name) or ()]
         given = {name: value for name, value in (fields.get("envelope") or {}).items() if value}
         envelope = {"from": sender, "to": everyone} | given  # informative on Graph (14.1)
@@ -108,7 +150,41 @@ class Submit:
             created=iso(now),
             structured=as_json,
             body=body,
+            birth=record.get("birth", ""),
+            lane=lane_of(record),
+            writer=secrets.token_hex(8),
+            parts=tuple(parts),
         )
+
+    async def _check_reach(self, record: Record, parts: Sequence[Part]) -> None:
+        """ApiError for attachments that this way to the mailbox cannot carry. Without a way at all, which may
+        change until the mail is sent, nothing is said."""
+        if not parts:
+            return
+        with suppress(CredentialError):
+            reach = await self._accounts.reach(record)
+            if reach.is_foreign:
+                check_foreign(parts, reach.mailbox.user or record["account"])
+
+
+def in_base64(size: int) -> int:
+    """What so many bytes take when they travel in base64 (graph.md 6.3)."""
+    return -(-size // 3) * 4
+
+
+def answer_of(row: Row) -> dict[str, Any]:
+    """The contract's answer (14.2) from what is stored of the mail."""
+    return {
+        "response": "Queued for delivery",
+        "messageId": row.value["messageId"],
+        "sendAt": row.value["scheduled"],
+        "queueId": row.key,
+    }
+
+
+def payload_of(fields: Mapping[str, Any], structured: bool) -> str:
+    """Tells one request from another under the same idempotency key."""
+    return payload_hash(fields, useStructuredFormat=structured)
 
 
 def travels_structured(record: Record, sender: str, send_format: str) -> bool:

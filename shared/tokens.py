@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from shared.clock import Clock, iso, parse_time
-from shared.errors import ApiError, Forbidden, Unauthorized
+from shared.errors import ApiError, Forbidden, RecordDamaged, Unauthorized
 from shared.storage.tables import Row, Table
 
 KEY = "token"
@@ -120,7 +120,7 @@ class AccessTokens:
             raise Unauthorized("Bad token") from None
         if hmac.compare_digest(identity, self._bootstrap_id):
             return Grant(identity)
-        row = await self._table.get(identity, KEY)
+        row = await self._readable(identity)
         if row is None or self._expired(row):
             raise Unauthorized("Bad token")
         record = row.value
@@ -158,9 +158,16 @@ class AccessTokens:
     async def view(self, token_or_id: str) -> dict[str, Any] | None:
         """One token by its value or its id, or None."""
         for identity in self._identities(token_or_id):
-            if row := await self._table.get(identity, KEY):
+            if row := await self._readable(identity):
                 return _view(row.value)
         return None
+
+    async def _readable(self, identity: str) -> Row | None:
+        """The record; a damaged one allows nothing and shows nothing, but it can be deleted."""
+        try:
+            return await self._table.get(identity, KEY)
+        except RecordDamaged:
+            return None
 
     async def delete(self, token_or_id: str) -> bool:
         """True when a token was removed. The bootstrap token belongs to the settings: 403."""

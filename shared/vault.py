@@ -13,13 +13,19 @@ import binascii
 import hashlib
 import hmac
 import os
+import re
 from collections.abc import Callable, Sequence
 
 NONCE_BYTES = 12
+NAME = re.compile(r"[A-Za-z0-9_-]{1,32}")  # of a key, as in KEY_RING
 
 
 class SealBroken(Exception):
     """The value was damaged, belongs to another record, or its key is no longer in the ring."""
+
+
+class KeyMissing(SealBroken):
+    """The value is whole as far as can be told, but this process does not hold its key: with the key it opens."""
 
 
 def derive(key: bytes, label: str) -> bytes:
@@ -61,10 +67,11 @@ class Vault:
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-        version, _, rest = sealed.partition(".")
-        name, _, text = rest.partition(".")
-        if version != "v1" or name not in self._keys:
-            raise SealBroken(f"no key named {name!r} in the key ring" if version == "v1" else "not a sealed value")
+        name, text = _parts(sealed)
+        if not name:
+            raise SealBroken("not a sealed value")
+        if name not in self._keys:
+            raise KeyMissing(f"no key named {name!r} in the key ring")
         try:
             raw = decode(text)
             return AESGCM(self._keys[name]).decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], place.encode())
@@ -74,3 +81,22 @@ class Vault:
     def is_stale(self, sealed: str) -> bool:
         """True when the value is under an older key and should be written back."""
         return not sealed.startswith(f"v1.{self._newest}.")
+
+    @property
+    def newest(self) -> str:
+        """The name of the key that new values are sealed under."""
+        return self._newest
+
+
+def key_of(sealed: object) -> str:
+    """The name of the key a sealed value is under; "" for what is no sealed value."""
+    return _parts(sealed)[0]
+
+
+def _parts(sealed: object) -> tuple[str, str]:
+    """Key name and text. Whatever stands in a record is refused here, a name that no key can have included."""
+    if not isinstance(sealed, str):
+        return "", ""
+    version, _, rest = sealed.partition(".")
+    name, _, text = rest.partition(".")
+    return (name, text) if version == "v1" and NAME.fullmatch(name) else ("", "")

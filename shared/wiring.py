@@ -5,22 +5,40 @@ from __future__ import annotations
 import logging
 import os
 import warnings
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from shared.access import Access
-from shared.accounts import Accounts, Reach, Record
+from shared.accounts import Accounts, Record
+from shared.attachments import References
+from shared.canary import Canary
 from shared.changes import Changes
 from shared.clock import Clock, iso, utc_now
 from shared.consent import Consent
 from shared.credentials import Credentials
+from shared.deletion import Deletion
+from shared.endpoints import Endpoints
+from shared.event_counters import EventCounters
+from shared.events import Events
+from shared.gate import Gate
 from shared.graph.client import Graph
+from shared.idempotency import Idempotency
+from shared.lanes import Lanes
+from shared.large_mail import LargeMail
 from shared.mailboxes import Mailboxes
+from shared.markers import Markers
+from shared.message_events import MessageEvents
 from shared.oauth_apps import OauthApp, OauthApps
 from shared.onboarding import Onboarding
+from shared.orphans import Orphans
 from shared.outbox import Outbox
+from shared.poison import Poison
 from shared.polling import Polling
+from shared.proof import Proof
+from shared.resealing import Resealing
 from shared.schedule import Schedule
+from shared.sealed import Resealer
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
 from shared.storage.account import StorageAccount
@@ -28,47 +46,124 @@ from shared.storage.blobs import Blobs
 from shared.storage.queues import Queues
 from shared.storage.tables import Table
 from shared.submit import Submit
-from shared.subscriptions import Subscriptions
+from shared.subscriptions import OF_MAILBOX, Subscriptions
+from shared.sync import Sync
+from shared.token_records import TokenRecords
 from shared.tokens import AccessTokens
+from shared.undelivered import Undelivered
 from shared.vault import Vault
-from shared.webhooks import Events, Webhooks
+from shared.webhook_address import Addresses
+from shared.webhook_attempt import Sender
+from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts"
 ).split()
+# Tables whose records are made anew when one is missing or can not be read.
+REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
+GraphOf = Callable[[OauthApp], Graph]
+OnRecord = Callable[[Record], Awaitable[None]]
+
+
+class OutgoingHttp:
+    """The HTTP client for webhooks, made on first use. It follows no redirect, uses no proxy of the environment, and
+    keeps no connection: two names behind one address are told apart by the TLS greeting alone, which a connection that
+    is kept has had already. `verify` replaces the certificates that are trusted."""
+
+    def __init__(self, verify: Any = None) -> None:
+        self._made: Any = None
+        self._verify = verify
+
+    def __call__(self) -> Any:
+        if self._made is None:
+            import httpx
+
+            verify = self._verify or httpx.create_ssl_context()
+            limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+            self._made = httpx.AsyncClient(follow_redirects=False, trust_env=False, verify=verify, limits=limits)
+        return self._made
+
+    async def close(self) -> None:
+        if self._made is not None:
+            await self._made.aclose()
 
 
 @dataclass
-class Services:
-    """Everything the triggers call, for one process."""
+class Ground:
+    """What everything else stands on: storage, settings, accounts, and calls to Graph."""
 
     settings: Settings
+    clock: Clock
     storage: StorageAccount
     tables: dict[str, Table]
     queues: Queues
     blobs: Blobs
+    vault: Vault
+    resealer: Resealer
     schedule: Schedule
     service_settings: ServiceSettings
     apps: OauthApps
     credentials: Credentials
     accounts: Accounts
     events: Events
+    tokens: AccessTokens
+    lanes: Lanes
+    graphs: dict[str, Graph]
+    graph_of: GraphOf
     access: Access
+
+
+@dataclass
+class Ears:
+    """How changes of mailboxes are heard of."""
+
     mailboxes: Mailboxes
     subscriptions: Subscriptions
     changes: Changes
     polling: Polling
+    proof: Proof
+    sync: Sync
+    orphans: Orphans
+
+
+@dataclass
+class Post:
+    """Mail on its way out."""
+
+    large: LargeMail
     outbox: Outbox
+    idempotency: Idempotency
     submit: Submit
+
+
+@dataclass
+class Delivery:
+    """Events on their way to the customer."""
+
+    http: OutgoingHttp
+    addresses: Addresses
+    endpoints: Endpoints
+    undelivered: Undelivered
+    webhooks: Webhooks
+
+
+@dataclass
+class Office:
+    """What is done to accounts, queues and keys."""
+
+    poison: Poison
+    gate: Gate
+    resealing: Resealing
+    deletion: Deletion
     onboarding: Onboarding
     consent: Consent
-    tokens: AccessTokens
-    webhooks: Webhooks
-    clock: Clock
-    graphs: dict[str, Graph]
-    http: OutgoingHttp
+
+
+@dataclass
+class Services(Office, Delivery, Post, Ears, Ground):
+    """Everything the triggers call, for one process."""
 
     async def close(self) -> None:
         """Closes every client; for tests and scripts, since a function app's process is simply ended."""
@@ -80,24 +175,6 @@ class Services:
         for graph in self.graphs.values():
             await graph.close()
         await self.storage.close()
-
-
-class OutgoingHttp:
-    """The HTTP client for webhooks, made on first use. Redirects are not followed."""
-
-    def __init__(self) -> None:
-        self._made: Any = None
-
-    def __call__(self) -> Any:
-        if self._made is None:
-            import httpx
-
-            self._made = httpx.AsyncClient(follow_redirects=False)
-        return self._made
-
-    async def close(self) -> None:
-        if self._made is not None:
-            await self._made.aclose()
 
 
 _services: Services | None = None
@@ -122,13 +199,23 @@ def _quieten_libraries() -> None:
 
 def build(settings: Settings, clock: Clock = utc_now) -> Services:
     """Services for these settings."""
+    ground = _ground(settings, clock)
+    ears, post, delivery = _ears(ground), _post(ground), _delivery(ground)
+    office = _office(ground, ears, post, delivery)
+    ground.access.after_connect = ears.sync.start
+    ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
+    return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+
+
+def _ground(settings: Settings, clock: Clock) -> Ground:
     storage = StorageAccount(settings.storage)
-    tables = {name: Table(storage, name) for name in TABLES}
-    queues, blobs, vault = Queues(storage), Blobs(storage), Vault(settings.key_ring)
-    schedule = Schedule(tables["schedule"], queues, clock)
-    service_settings = ServiceSettings(tables["settings"], vault, clock, settings.service_url)
-    apps = OauthApps(tables["oauth2apps"], vault, clock, settings)
-    credentials = Credentials(tables["credentials"], vault, clock, settings.login_endpoint)
+    tables = {name: Table(storage, name, rebuilt=name in REBUILT) for name in TABLES}
+    queues, vault = Queues(storage), Vault(settings.key_ring)
+    resealer, lanes = Resealer(vault), Lanes(tables["lanes"], clock)
+    service_settings = ServiceSettings(tables["settings"], vault, clock, settings.service_url, resealer)
+    apps = OauthApps(tables["oauth2apps"], vault, clock, settings, resealer)
+    records = TokenRecords(tables["credentials"], vault, clock, resealer)
+    credentials = Credentials(records, clock, settings.login_endpoint)
     accounts = Accounts(tables["accounts"], tables["links"], queues, vault, apps)
     events = Events(tables["events"], queues, clock, service_settings)
     graphs: dict[str, Graph] = {}
@@ -136,60 +223,115 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     def graph_of(app: OauthApp) -> Graph:
         root = settings.graph_endpoint or app.hosts.graph
         if root not in graphs:
-            graphs[root] = Graph(root, app.hosts.graph)
+            graphs[root] = Graph(root, app.hosts.graph, lanes.note_call)
         return graphs[root]
 
-    access = Access(accounts, credentials, events, graph_of, clock)
-    mailboxes = Mailboxes(tables["trees"], access)
+    return Ground(
+        settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=Blobs(storage),
+        vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
+        service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
+        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token), lanes=lanes, graphs=graphs,
+        graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
+    )  # fmt: skip
+
+
+def _ears(on: Ground) -> Ears:
+    poll_s = (on.settings.poll_interval_s, on.settings.poll_longest_s)
+    mailboxes = Mailboxes(on.tables["trees"], on.access)
+    markers = Markers(on.tables["markers"], on.clock)
+    canary = Canary(on.access, markers, on.settings.key_ring)
+    texts = MessageEvents(on.access, mailboxes, markers, on.service_settings)
     subscriptions = Subscriptions(
-        accounts, access, schedule, service_settings, clock, settings.key_ring, settings.poll_interval_s
+        on.accounts, on.access, on.apps, on.service_settings, on.clock, on.settings.key_ring, poll_s
     )
-    changes = Changes(accounts, access, mailboxes, events, service_settings, tables["markers"], queues, clock)
-    polling = Polling(
-        accounts, access, mailboxes, changes, schedule, tables["cursors"], clock, settings.poll_interval_s
+    changes = Changes(on.accounts, on.access, on.events, texts, markers, on.queues, on.clock, canary.is_one)
+    polling = Polling(on.accounts, on.access, mailboxes, changes, on.tables["cursors"], on.clock)
+    proof = Proof(on.accounts, subscriptions, canary, on.clock)
+    return Ears(
+        mailboxes=mailboxes,
+        subscriptions=subscriptions,
+        changes=changes,
+        polling=polling,
+        proof=proof,
+        sync=Sync(on.accounts, on.schedule, subscriptions, proof, polling, changes, on.clock, poll_s),
+        orphans=Orphans(on.accounts, on.access, on.apps, on.service_settings, on.clock),
     )
-    outbox = Outbox(tables["outbox"], blobs, schedule, accounts, access, events, clock)
-    tokens = AccessTokens(tables["tokens"], clock, settings.bootstrap_token)
 
-    async def after_connect(record: Record, reach: Reach) -> None:
-        await subscriptions.start(record, reach)
 
+def _post(on: Ground) -> Post:
+    large = LargeMail(on.tables["drafts"], on.blobs, on.accounts, on.access, on.vault, on.clock)
+    outbox = Outbox(
+        on.tables["outbox"], on.blobs, on.schedule, on.accounts, on.access, on.events, on.lanes, on.clock, large
+    )
+    idempotency = Idempotency(on.tables["idempotency"], outbox.stored, on.clock)
+    submit = Submit(
+        on.accounts, outbox, idempotency, on.lanes, on.service_settings, on.clock, on.settings.send_format,
+        References(on.accounts, on.access),
+    )  # fmt: skip
+    return Post(large=large, outbox=outbox, idempotency=idempotency, submit=submit)
+
+
+def _delivery(on: Ground) -> Delivery:
+    http, addresses = OutgoingHttp(), Addresses(on.settings.webhook_private_targets)
+    endpoints = Endpoints(on.tables["endpoints"], on.vault, on.clock)
+    undelivered = Undelivered(on.tables["undelivered"], on.tables["events"], endpoints, on.queues, on.clock)
+    webhooks = Webhooks(
+        on.tables["events"], EventCounters(on.tables["counters"]), on.queues, on.clock, on.service_settings,
+        on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered,
+    )  # fmt: skip
+    return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
+
+
+def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
+    poison = Poison(on.tables["poison"], on.queues, on.clock, QUEUES)
+    deletion = Deletion(
+        on.accounts, on.credentials, on.events, on.clock, _clean_up(on, ears, post, delivery), on.tables["events"],
+        on.tables["credentials"], [on.tables[name] for name in ("markers", "cursors", "trees", "counters")],
+        on.tokens, poison,
+    )  # fmt: skip
+    onboarding = Onboarding(on.accounts, on.apps, on.credentials, on.events, on.clock, deletion)
+    consent = Consent(
+        on.tables["pending"], on.tables["nonces"], on.vault, on.service_settings, on.apps, on.credentials,
+        on.accounts, onboarding, on.graph_of, on.clock,
+    )  # fmt: skip
+    return Office(
+        poison=poison,
+        gate=Gate(on.service_settings, on.queues, on.schedule, poison, on.clock),
+        resealing=Resealing(on.tables, on.vault, on.resealer, on.queues, on.clock),
+        deletion=deletion,
+        onboarding=onboarding,
+        consent=consent,
+    )
+
+
+def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecord:
     async def clean_up(record: Record) -> None:
-        account = record["account"]
-        await subscriptions.remove(record)
-        await outbox.drop_account(account)
-        await tokens.delete_of_account(account)
-        await changes.forget(account)
-        await polling.forget(account)
-        await mailboxes.forget(account)
-        await webhooks.forget(account)
+        """The account is being deleted: what hangs on it elsewhere ends."""
+        account, birth = record["account"], record.get("birth", "")
+        await ears.proof.leave(record)
+        await ears.subscriptions.remove(record)
+        await post.outbox.drop_account(account, birth)
+        await post.idempotency.forget(account, birth)
+        await on.tokens.delete_of_account(account)
+        await ears.changes.forget(account)
+        await ears.polling.forget(account)
+        await ears.mailboxes.forget(account)
+        await delivery.webhooks.forget(account)
 
+    return clean_up
+
+
+def _on_other_mailbox(on: Ground, ears: Ears) -> OnRecord:
     async def on_other_mailbox(record: Record) -> None:
         """The account leads to another mailbox than before: what is known of the old one is forgotten."""
-        await subscriptions.remove(record)
-        await polling.forget(record["account"])
-        await mailboxes.forget(record["account"])
-        now = iso(clock())
-        dropped = ("subscription", "inbox")
-        await accounts.change(
-            record["account"],
-            lambda r: {k: v for k, v in r.items() if k not in dropped} | {"notifyFrom": now, "heardUntil": now},
+        account, now = record["account"], iso(on.clock())
+        await ears.proof.leave(record)
+        await ears.subscriptions.remove(record)
+        await ears.polling.forget(account)
+        await ears.mailboxes.forget(account)
+        await on.accounts.change(
+            account,
+            lambda r: {k: v for k, v in r.items() if k not in OF_MAILBOX} | {"notifyFrom": now, "heardUntil": now},
         )
 
-    access.after_connect = after_connect
-    access.on_other_mailbox = on_other_mailbox
-    onboarding = Onboarding(accounts, apps, credentials, events, clock, clean_up)
-    consent = Consent(
-        tables["pending"], tables["nonces"], vault, service_settings, apps, credentials, accounts, onboarding,
-        graph_of, clock,
-    )  # fmt: skip
-    http = OutgoingHttp()
-    webhooks = Webhooks(tables["events"], tables["counters"], queues, clock, service_settings, accounts, http)
-    submit = Submit(accounts, outbox, service_settings, clock, settings.send_format)
-    return Services(
-        settings=settings, storage=storage, tables=tables, queues=queues, blobs=blobs, schedule=schedule,
-        service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts,
-        events=events, access=access, mailboxes=mailboxes, subscriptions=subscriptions, changes=changes,
-        polling=polling, outbox=outbox, submit=submit, onboarding=onboarding, consent=consent, tokens=tokens,
-        webhooks=webhooks, clock=clock, graphs=graphs, http=http,
-    )  # fmt: skip
+    return on_other_mailbox

@@ -29,7 +29,7 @@ def build_app(world: World, *, graph: bool = True) -> web.Application:
         client_max_size=LARGEST_REQUEST_BYTES,
         middlewares=[
             log_requests(world),
-            graph_answers(lambda request: surface_of(request.path) == "graph", lambda: world.clock.now()),
+            graph_answers(lambda request: surface_of(request.path) in ("graph", "upload"), lambda: world.clock.now()),
             apply_faults(world),
         ],
     )
@@ -45,11 +45,15 @@ def build_app(world: World, *, graph: bool = True) -> web.Application:
 
 def _add_graph(app: web.Application, world: World) -> None:
     # Imported here so that the login half runs and is tested without the mail half.
+    from .control_people import add_people_control
     from .graph_routes import add_graph_routes
     from .notify_control import add_notify_control
+    from .routes_uploads import add_upload_routes
 
     add_graph_routes(app, world)
+    add_upload_routes(app, world)
     add_notify_control(app, world)
+    add_people_control(app, world)
 
     async def stop_notifying(_: web.Application) -> None:
         await world.notifier.close()

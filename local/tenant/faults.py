@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from aiohttp import web
 
@@ -33,7 +34,7 @@ DEFAULTS: dict[int, tuple[str, str]] = {
     504: ("ErrorServerBusy", "The server cannot service this request right now. Try again later."),
 }
 ACTION_KEYS = {"status", "code", "message", "retry_after", "headers", "delay_s", "drop", "after"}
-MATCH_KEYS = {"method", "path_regex", "mailbox"}
+MATCH_KEYS = {"method", "path_regex", "query_regex", "mailbox"}
 
 
 @dataclass
@@ -58,6 +59,7 @@ def check_rule(match: dict[str, Any], action: dict[str, Any]) -> None:
     if "after" in action:
         check_rule({}, action["after"])
     re.compile(str(match.get("path_regex", "")))
+    re.compile(str(match.get("query_regex", "")))
 
 
 class Faults:
@@ -93,11 +95,11 @@ class Faults:
         """The rules as JSON, with how often each was applied."""
         return [asdict(rule) for rule in self.rules]
 
-    def take(self, method: str, path: str, mailbox_id: str | None) -> dict[str, Any]:
+    def take(self, method: str, path: str, mailbox_id: str | None, query: str = "") -> dict[str, Any]:
         """The action of the first rule that fits, counted as applied; {} when none does."""
         for rule in self.rules:
             used_up = rule.times is not None and rule.applied >= rule.times
-            if used_up or not self._fits(rule.match, method, path, mailbox_id):
+            if used_up or not self._fits(rule.match, method, path, mailbox_id, query):
                 continue
             if rule.probability < 1 and self._world.random.random() >= rule.probability:
                 continue
@@ -105,10 +107,12 @@ class Faults:
             return rule.action
         return {}
 
-    def _fits(self, match: dict[str, str], method: str, path: str, mailbox_id: str | None) -> bool:
+    def _fits(self, match: dict[str, str], method: str, path: str, mailbox_id: str | None, query: str) -> bool:
         if "method" in match and match["method"].upper() != method:
             return False
         if "path_regex" in match and not re.search(match["path_regex"], path):
+            return False
+        if "query_regex" in match and not re.search(match["query_regex"], query):
             return False
         if "mailbox" not in match:
             return True
@@ -146,6 +150,12 @@ class Faults:
         return (caller.app_id if caller else None), (mailbox.id if mailbox else None)
 
 
+def _counts_for(world: World, request: web.Request, surface: str) -> tuple[str | None, str | None]:
+    if surface == "upload":
+        return world.mail.uploads.owner(request.query.get("authtoken"))
+    return world.faults.mailbox_of(request) if surface == "graph" else (None, None)
+
+
 def _failure(action: dict[str, Any], surface: str) -> web.Response:
     """The error a rule asks for: Graph's JSON through GraphError, elsewhere a plain login-style answer."""
     status = int(action["status"])
@@ -154,7 +164,7 @@ def _failure(action: dict[str, Any], surface: str) -> web.Response:
     headers = {str(k): str(v) for k, v in (action.get("headers") or {}).items()}
     if action.get("retry_after") is not None:
         headers["Retry-After"] = str(action["retry_after"])
-    if surface == "graph":
+    if surface in ("graph", "upload"):
         if status == 401:
             headers.setdefault("WWW-Authenticate", BEARER_CHALLENGE)
         raise GraphError(status, code, message, headers, _inner(status, code))
@@ -193,9 +203,11 @@ def apply_faults(world: World) -> Any:
         surface = surface_of(request.path)
         if surface == "control":
             return await handler(request)
-        app_id, mailbox_id = world.faults.mailbox_of(request) if surface == "graph" else (None, None)
+        app_id, mailbox_id = _counts_for(world, request, surface)
+        if surface == "upload" or request.method in ("POST", "PATCH", "PUT"):
+            world.mail.uploads.count(app_id, mailbox_id, request.content_length or 0)
         async with world.faults.slot(app_id, mailbox_id):
-            action = world.faults.take(request.method, request.path, mailbox_id)
+            action = world.faults.take(request.method, request.path, mailbox_id, unquote_plus(request.query_string))
             failure = await _before(request, action, surface)
             if failure is not None:
                 return failure

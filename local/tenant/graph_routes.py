@@ -13,6 +13,7 @@ from . import routes_folders as folders
 from . import routes_messages as messages
 from . import routes_sending as sending
 from . import routes_subscriptions as subscriptions
+from . import routes_uploads as uploads
 from . import routes_users as users
 from .access import access_denied
 from .errors import GraphError
@@ -64,7 +65,7 @@ _MESSAGE: list[tuple[str, str, Answer]] = [
     ("POST", "{message}/createForward", messages.message_action_missing),
     ("GET", "{message}/attachments", attachments.list_attachments),
     ("POST", "{message}/attachments", attachments.add_attachment),
-    ("POST", "{message}/attachments/createUploadSession", attachments.upload_session_missing),
+    ("POST", "{message}/attachments/createUploadSession", uploads.create_upload_session),
     ("GET", "{message}/attachments/{attachment}", attachments.get_attachment),
     ("DELETE", "{message}/attachments/{attachment}", attachments.delete_attachment),
     ("GET", "{message}/attachments/{attachment}/$value", attachments.get_attachment_bytes),

@@ -17,6 +17,7 @@ from .messages import ALL_PROPERTIES, NAVIGATION, Attachment, Message, NewMessag
 from .mime_reading import header_list, read_mime, with_headers
 from .mime_writing import listed_headers
 from .query_options import Preferences
+from .uploads import Uploads
 from .wire_time import to_wire
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class MailStore:
 
     def __init__(self, world: World) -> None:
         self.delta = DeltaRounds(world.random)
+        self.uploads = Uploads(world)
         self._world = world
         self._mailboxes: dict[str, Mailbox] = {}
         self._outgoing: dict[str, list[dict[str, Any]]] = {}

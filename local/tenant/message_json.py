@@ -18,10 +18,12 @@ from .query_options import Expansion, Preferences, not_emulated
 MESSAGE_TYPE = "microsoft.graph.message"
 ATTACHMENT_TYPE = "microsoft.graph.attachment"
 FILE_TYPE = "#microsoft.graph.fileAttachment"
+ITEM_TYPE = "#microsoft.graph.itemAttachment"
 # What Mail.ReadBasic does not show: bodies, previews, attachments and extensions.
 HIDDEN_FROM_READ_BASIC = frozenset(
     {"body", "bodyPreview", "uniqueBody", "attachments", "singleValueExtendedProperties"}
 )
+_INTERNET_HEADERS = "String {00020386-0000-0000-C000-000000000046} Name "
 _BASE_ATTACHMENT = frozenset({"id", "lastModifiedDateTime", "name", "contentType", "size", "isInline"})
 _FILE_ATTACHMENT = _BASE_ATTACHMENT | {"contentId", "contentLocation", "contentBytes"}
 
@@ -99,7 +101,16 @@ def _add_expansion(shown: dict[str, Any], expansion: Expansion, message: Message
 
 
 def extended_list(message: Message) -> list[dict[str, str]]:
-    return [{"id": name, "value": value} for name, value in message.extended.items()]
+    """The named properties: those that were set, and, as an assumption that no source of ours confirms for Graph, the
+    X- headers as properties of the set PS_INTERNET_HEADERS."""
+    listed = [{"id": name, "value": value} for name, value in message.extended.items()]
+    taken = {entry["id"].casefold() for entry in listed}
+    for header in message.headers:
+        name = _INTERNET_HEADERS + header["name"]
+        if header["name"].lower().startswith("x-") and name.casefold() not in taken:
+            taken.add(name.casefold())
+            listed.append({"id": name, "value": header["value"]})
+    return listed
 
 
 def _wanted_extended(entries: list[dict[str, str]], text: str | None) -> list[dict[str, str]]:
@@ -139,6 +150,8 @@ def attachment_select(text: str | None) -> list[str] | None:
 
 def attachment_json(attachment: Attachment, select: list[str] | None = None) -> dict[str, Any]:
     """The attachment; without $select the content is included (graph.md 7.2 [D])."""
+    if attachment.is_item:
+        return _item_json(attachment, select)
     shown: dict[str, Any] = {
         "@odata.type": FILE_TYPE,
         "@odata.mediaContentType": attachment.content_type,
@@ -158,3 +171,17 @@ def attachment_json(attachment: Attachment, select: list[str] | None = None) -> 
     if select is None:
         return shown
     return {key: value for key, value in shown.items() if key.startswith("@") or key == "id" or key in select}
+
+
+def _item_json(attachment: Attachment, select: list[str] | None) -> dict[str, Any]:
+    """An attached message: no content here, it is read with `$value` (graph.md 7.1, 7.2 [D]); no type [P]."""
+    shown: dict[str, Any] = {
+        "@odata.type": ITEM_TYPE,
+        "id": attachment.id,
+        "lastModifiedDateTime": attachment.modified,
+        "name": attachment.name,
+        "contentType": None,
+        "size": len(attachment.content),
+        "isInline": attachment.is_inline,
+    }
+    return {key: value for key, value in shown.items() if select is None or key in ("@odata.type", "id", *select)}

@@ -52,7 +52,8 @@ Recipient = dict[str, dict[str, str]]
 
 @dataclass(slots=True)
 class Attachment:
-    """A file attachment. The bytes are shared between the copies of a sent message, the id is not."""
+    """A file, or with `is_item` a message whose MIME is the content. The bytes are shared between the copies of a
+    sent message, the id is not."""
 
     id: str
     name: str
@@ -61,6 +62,7 @@ class Attachment:
     is_inline: bool = False
     content_id: str | None = None
     modified: str = ""
+    is_item: bool = False
 
 
 @dataclass(slots=True)

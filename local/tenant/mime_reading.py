@@ -119,13 +119,15 @@ def _date(text: str) -> datetime | None:
 
 def _read_parts(parsed: EmailMessage, content: NewMessage) -> None:
     texts: dict[str, str] = {}
-    for part in _leaves(parsed):
+    leaves = _leaves(parsed)
+    nested = iter(_nested_messages(content.raw or b"") if any(map(_is_message, leaves)) else [])
+    for part in leaves:
         subtype = part.get_content_type()
         is_attachment = part.get_content_disposition() == "attachment" or part.get_filename() is not None
         if subtype in ("text/plain", "text/html") and not is_attachment and subtype not in texts:
             texts[subtype] = _text_of(part)
         else:
-            content.attachments.append(_attachment(part))
+            content.attachments.append(_attachment(part, next(nested) if _is_message(part) else None))
     if "text/html" in texts:
         content.properties["body"] = {"contentType": "html", "content": texts["text/html"]}
         content.alternative_text = texts.get("text/plain")
@@ -151,7 +153,31 @@ def _text_of(part: EmailMessage) -> str:
         return payload.decode("utf-8", "replace")  # type: ignore[union-attr]
 
 
-def _attachment(part: EmailMessage) -> Attachment:
+def _is_message(part: EmailMessage) -> bool:
+    return part.get_content_type() == "message/rfc822"
+
+
+def _nested_messages(raw: bytes) -> list[bytes]:
+    """The message/rfc822 parts of a message in order, byte for byte; what is inside them is not looked at."""
+    fields, rest = split_header_fields(raw)
+    headers: Any = message_from_bytes(b"".join(fields), policy=policy.default)
+    body = rest.removeprefix(b"\r").removeprefix(b"\n")
+    if _is_message(headers):
+        return [body]
+    boundary = headers.get_boundary()
+    if headers.get_content_maintype() != "multipart" or not boundary:
+        return []
+    lines = list(re.finditer(rb"(?m)^--" + re.escape(boundary.encode()) + rb"(?:--)?[ \t]*\r?$", body))
+    ends = [line.start() for line in lines[1:]]
+    parts = [body[line.end() + 1 : end] for line, end in zip(lines, ends, strict=False)]
+    return [found for part in parts for found in _nested_messages(part.removesuffix(b"\n").removesuffix(b"\r"))]
+
+
+def _attachment(part: EmailMessage, source: bytes | None) -> Attachment:
+    if source is not None:
+        # Exchange makes an item of it, shown by its subject when the part has no name [P].
+        name = part.get_filename() or read_mime(source).properties["subject"] or "message"
+        return Attachment("", name, "message/rfc822", source, is_item=True)
     nested = part.get_content_type().startswith("message/")
     if nested and part.is_multipart():
         payload = b"".join(child.as_bytes() for child in part.get_payload())  # type: ignore[union-attr]

@@ -145,6 +145,9 @@ def _write_body(mail: EmailMessage, source: Message | NewMessage) -> None:
 
 
 def _attach(part: EmailMessage, attachment: Attachment) -> None:
+    if attachment.content_type == "message/rfc822" and attachment.content.isascii():
+        _attach_message(part, attachment)
+        return
     main, _, sub = (attachment.content_type or "application/octet-stream").partition("/")
     if main in ("message", "multipart") or not sub:
         main, sub = "application", "octet-stream"
@@ -155,9 +158,20 @@ def _attach(part: EmailMessage, attachment: Attachment) -> None:
     add(attachment.content, maintype=main, subtype=sub.split(";")[0], **options)
 
 
+def _attach_message(part: EmailMessage, attachment: Attachment) -> None:
+    """A mail inside the mail, its bytes as they are."""
+    if part.get_content_type() != "multipart/mixed":
+        part.make_mixed()
+    nested = EmailMessage(policy=policy.SMTP)
+    nested["Content-Type"] = "message/rfc822"
+    nested.add_header("Content-Disposition", "attachment", filename=attachment.name)
+    nested.set_payload(attachment.content.decode("ascii"))
+    part.attach(nested)
+
+
 def _fix_boundaries(mail: EmailMessage, seed: str) -> None:
     """Boundaries derived from the message, so that reading `$value` twice gives the same bytes."""
     digest = hashlib.sha256(seed.encode()).hexdigest()[:24]
-    parts = [part for part in mail.walk() if part.is_multipart()]
+    parts = [part for part in mail.walk() if part.get_content_maintype() == "multipart"]
     for number, part in enumerate(parts):
         part.set_boundary(f"_{number:03d}_{digest}_")

@@ -80,7 +80,7 @@ class RequestLog:
     """The last 20,000 requests, oldest first, and a count per surface since the last `clear()`."""
 
     entries: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=KEPT_REQUESTS))
-    counts: dict[str, int] = field(default_factory=lambda: {"graph": 0, "login": 0, "msi": 0})
+    counts: dict[str, int] = field(default_factory=lambda: {"graph": 0, "upload": 0, "login": 0, "msi": 0})
     _number: int = 0
 
     def next_number(self, surface: Surface) -> int:

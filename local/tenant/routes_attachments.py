@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NoReturn
 
 from aiohttp import web
 
@@ -14,7 +13,7 @@ from .mailbox import item_not_found, malformed_id
 from .message_input import read_attachment
 from .message_json import attachment_json, attachment_select
 from .messages import Attachment, Message
-from .query_options import not_emulated, option
+from .query_options import option
 from .wire_time import to_wire
 
 
@@ -41,16 +40,17 @@ async def get_attachment(call: GraphCall) -> web.Response:
 
 
 async def get_attachment_bytes(call: GraphCall) -> web.Response:
-    """The bytes of a file attachment (graph.md 7.2 [D])."""
+    """The bytes of a file attachment, the MIME of an attached message (graph.md 7.2 [D])."""
     attachment = _found(call, call.message(call.open("Mail.Read")))
-    return web.Response(body=attachment.content, headers={"Content-Type": attachment.content_type})
+    kind = "text/plain" if attachment.is_item else attachment.content_type
+    return web.Response(body=attachment.content, headers={"Content-Type": kind})
 
 
 async def add_attachment(call: GraphCall) -> web.Response:
     """201; the whole request stays under 4 MB, so the content under 3 MB (graph.md 7.3 [D])."""
     mailbox = call.open("Mail.ReadWrite")
     message = call.message(mailbox)
-    _check_draft(message)
+    check_draft(message)
     given = read_attachment(await call.json_body())
     attachment = replace(given, id=mailbox.ids.attachment(), modified=to_wire(call.world.clock.now()))
     message.attachments = [*message.attachments, attachment]
@@ -70,10 +70,6 @@ async def delete_attachment(call: GraphCall) -> web.Response:
     return web.Response(status=204)
 
 
-async def upload_session_missing(call: GraphCall) -> NoReturn:
-    raise not_emulated("attachments/createUploadSession")
-
-
 def _found(call: GraphCall, message: Message) -> Attachment:
     wanted = call.keys["attachment"]
     for attachment in message.attachments:
@@ -82,7 +78,8 @@ def _found(call: GraphCall, message: Message) -> Attachment:
     raise item_not_found() if looks_like_id(wanted) else malformed_id()
 
 
-def _check_draft(message: Message) -> None:
+def check_draft(message: Message) -> None:
+    """Raises 400 unless attachments may still be added."""
     if not message.properties["isDraft"]:
         # graph.md 7.3 speaks of drafts only; the code is assumed [P].
         message_text = "Update operation is invalid for property of a sent message."

@@ -6,7 +6,7 @@ import re
 from typing import Literal
 from urllib.parse import unquote
 
-Surface = Literal["graph", "login", "msi", "control"]
+Surface = Literal["graph", "upload", "login", "msi", "control"]
 
 _LOGIN = re.compile(r"^/[^/]+/(oauth2|v2\.0|discovery|adminconsent|\.well-known)(/|$)")
 # graph.md 2.2 [D]: /users/{id} and, for UPNs that begin with $, /users('...').
@@ -19,6 +19,8 @@ def surface_of(path: str) -> Surface:
         return "control"
     if path.startswith("/msi/"):
         return "msi"
+    if path.startswith("/upload/"):
+        return "upload"
     if path.startswith("/v1.0"):
         return "graph"
     return "login" if _LOGIN.match(path) else "graph"

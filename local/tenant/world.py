@@ -41,6 +41,8 @@ class Switches:
     notification_shuffle: bool = False
     access_token_lifetime_s: int = 4500  # 12.4 [D]: between 60 and 90 minutes
     concurrency_limit: int = 4  # 11 [D]; 0 = no limit
+    upload_limit_mb: int = 0  # 11 [D]: 150 per app and mailbox in five minutes; 0 = no limit
+    upload_session_minutes: int = 60  # 7.3 [D] names an end, not how far off it is
     auto_sign_in: str | None = None  # UPN that approves every authorize request at once
     identity_header: str = "local"  # value expected in X-IDENTITY-HEADER (13.2)
     capture_bodies: bool = True  # whether the request log keeps request bodies

@@ -20,6 +20,7 @@ router = APIRouter(route_class=GuardedRoute, tags=["Account"])
 async def create_account(body: AccountCreate, services: Provided) -> dict[str, Any]:
     """Registers a mailbox, or updates the account that has this id."""
     fields = body.given()
+    await services.addresses.check("webhooks", body.webhooks)
     if body.oauth2 and body.oauth2.authorize:
         return {"redirect": await services.consent.begin_api(fields)}
     return dict(await services.onboarding.create(fields))
@@ -41,6 +42,7 @@ async def get_account(
 @router.put("/v1/account/{account}", openapi_extra=operation("admin", "write"))
 async def update_account(account: AccountPath, body: AccountUpdate, services: Provided) -> dict[str, Any]:
     """Changes the given fields only."""
+    await services.addresses.check("webhooks", body.webhooks)
     await services.onboarding.update(account, body.given())
     return {"account": account}
 

@@ -67,6 +67,9 @@ async def account_view(
         view["app"] = app
     if problem := record.get("delegationError"):
         view["delegationError"] = problem
+    if heard := record.get("notifications"):
+        watch = record.get("watch") or {}
+        view["notifications"] = heard | {name: watch.get(name, 0) for name in ("gaps", "late", "resyncs")}
     if subscription := record.get("subscription"):
         view["outlookSubscription"] = subscription
     return view

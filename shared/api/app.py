@@ -17,13 +17,16 @@ from shared.api import (
     authentication_routes,
     oauth2_routes,
     outbox_routes,
+    queue_routes,
+    sealing_routes,
     settings_routes,
     submit_routes,
     token_routes,
+    webhook_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
 from shared.api.validation import answer_for
-from shared.errors import ApiError, CredentialError, GraphFailure, RecordTooLarge, StateRefuses
+from shared.errors import ApiError, CredentialError, GraphFailure, RecordDamaged, RecordTooLarge, StateRefuses
 from shared.graph.failures import to_api
 from shared.vault import SealBroken
 from shared.wiring import Services
@@ -46,7 +49,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])
@@ -80,6 +83,11 @@ def _add_errors(app: FastAPI) -> None:
     async def too_large(_request: Request, error: Any) -> JSONResponse:
         return _answer(ApiError(413, "The record is too large to be stored", "RecordTooLarge"))
 
+    async def damaged(_request: Request, error: Any) -> JSONResponse:
+        log.error("graphpost.api.damaged: %s", error)
+        text = f"A stored record is damaged, in the table {error.table}. Delete what it belongs to and make it again"
+        return _answer(ApiError(503, text, "RecordDamaged"))
+
     async def storage(_request: Request, error: Any) -> JSONResponse:
         log.error("storage failed: %s", type(error).__name__)
         return _answer(ApiError(503, "The storage is not available", "StorageUnavailable", {"Retry-After": "5"}))
@@ -94,6 +102,7 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(GraphFailure, graph)
     app.add_exception_handler(CredentialError, credential)
     app.add_exception_handler(RecordTooLarge, too_large)
+    app.add_exception_handler(RecordDamaged, damaged)
     app.add_exception_handler(AzureError, storage)
     app.add_exception_handler(SealBroken, sealed)
 

@@ -42,6 +42,8 @@ async def update_app(app: AppId, body: Oauth2AppUpdate, services: Provided) -> d
     if fields.get("clientSecret") == MASK:
         del fields["clientSecret"]  # written back as it was read: unchanged
     await services.apps.update(app, fields)
+    if fields.get("clientSecret"):
+        await _try_again(app, services)
     return {"id": app, "updated": True}
 
 
@@ -51,6 +53,14 @@ async def delete_app(app: AppId, services: Provided) -> dict[str, Any]:
     accounts = await _accounts_of(app, services)
     await services.apps.delete(app)
     return {"id": app, "deleted": True, "accounts": accounts}
+
+
+async def _try_again(app: str, services: Provided) -> None:
+    """Accounts that were refused, perhaps for the secret that has just been replaced, need not wait their turn."""
+    async for record in services.accounts.all():
+        waits = record["state"] in ("authenticationError", "connectError")
+        if waits and (record.get("reach") or {}).get("app") == app:
+            await services.accounts.queue_job(record["account"], "initialise")
 
 
 async def _accounts_of(app: str, services: Provided) -> int:

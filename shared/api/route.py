@@ -39,9 +39,25 @@ class GuardedRoute(APIRoute):
             await authorize(request, coordinates["group"], coordinates["action"])
             if not takes_query:
                 refuse_query(request)
-            return await handle(await _with_body(request) if takes_body else request)
+            response = await handle(await _with_body(request) if takes_body else request)
+            _show_budget(request, response)
+            return response
 
         return guarded
+
+
+def _show_budget(request: Request, response: Response) -> None:
+    """What is left of the mailbox's calls at Graph, as far as this process knows: the three fields of the IETF draft
+    on rate limit headers, in their simple form."""
+    if "account" not in request.path_params:
+        return
+    services: Services = request.app.state.services
+    lane = services.accounts.lane(account_id(request))
+    if lane:
+        budget = services.lanes.budget(lane)
+        response.headers["RateLimit-Limit"] = str(budget.limit)
+        response.headers["RateLimit-Remaining"] = str(budget.remaining)
+        response.headers["RateLimit-Reset"] = str(budget.reset_s)
 
 
 async def authorize(request: Request, group: str, action: str) -> None:

@@ -28,8 +28,8 @@ from shared.api.fields import (
     Text256,
     Url,
 )
+from shared.events import EVENT_TYPES
 from shared.oauth_apps import SHARED_AUTHORITIES
-from shared.webhooks import EVENT_TYPES
 
 RELAY = (
     "has no effect here: this service speaks Microsoft Graph only and has no {name} connections. Use any Microsoft "
@@ -211,6 +211,7 @@ class Oauth2AppFields(Input):
         Annotated[str, StringConstraints(max_length=1024, pattern=r"^[A-Za-z0-9.\-]+$")] | None, Absent
     ] = None
     redirectUrl: Annotated[Url | None, Absent] = None
+    readerApp: Annotated[Name | None, Absent] = None
 
 
 class Oauth2AppCreate(Oauth2AppFields):
@@ -303,8 +304,18 @@ class Attachment(Input):
     contentDisposition: Literal["inline", "attachment"] | None = None
     cid: Annotated[Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x21-\x7e]*$")] | None, Absent] = None
     encoding: Literal["base64"] = "base64"
-    content: Annotated[str, StringConstraints(max_length=5_242_880), AfterValidator(_base64)]
-    reference: Annotated[None, _later("attachments by reference")] = None
+    content: Annotated[str, StringConstraints(max_length=5_242_880), AfterValidator(_base64)] | None = None
+    reference: Annotated[Annotated[str, StringConstraints(max_length=2048, strip_whitespace=True)] | None, Absent] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Attachment:
+        if self.reference and self.content is not None:
+            raise ValueError('"reference" can not be given together with "content"')
+        if not self.reference and self.content is None:
+            raise ValueError('"content" is required, or a "reference" to an attachment of a stored message')
+        return self
 
 
 LongText = Annotated[Annotated[str, StringConstraints(max_length=5_242_880, strip_whitespace=True)] | None, Absent]
@@ -376,6 +387,7 @@ class SettingsBody(Input):
     serviceUrl: Annotated[Url | None, Absent] = None
     notificationBaseUrl: Annotated[Url | None, Absent] = None
     serviceSecret: Annotated[Annotated[str, StringConstraints(max_length=1024)] | None, Absent] = None
+    serviceSecretOld: Literal["******"] | None = None
     webhooksEnabled: Boolean | None = None
     webhooks: Annotated[Url | None, Absent] = None
     webhookEvents: Annotated[list[str] | None, Single] = None
@@ -404,3 +416,17 @@ class SettingsBody(Input):
             if event != "*" and event not in EVENT_TYPES:
                 raise ValueError(f'has an unknown event "{event[:100]}". Known: *, {", ".join(EVENT_TYPES)}')
         return value
+
+
+class DeadLetters(Page):
+    """GET /v1/webhooks/dead."""
+
+    account: Annotated[AccountId | None, Absent] = None
+
+
+class Replay(Input):
+    """POST /v1/webhooks/replay: which dead letters; all without a field."""
+
+    account: Annotated[AccountId | None, Absent] = None
+    endpoint: Annotated[Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{24}$")] | None, Absent] = None
+    since: Moment | None = None

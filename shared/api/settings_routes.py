@@ -11,9 +11,9 @@ from shared.api.fields import boolean
 from shared.api.route import GuardedRoute, Provided, operation
 from shared.api.schemas import SettingsBody
 from shared.errors import InvalidInput
+from shared.events import EVENT_TYPES
 from shared.onboarding import unmasked_headers, unmasked_url
 from shared.service_settings import SECRET
-from shared.webhooks import EVENT_TYPES
 from shared.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["Settings"])
@@ -22,6 +22,8 @@ KEYS = tuple(SettingsBody.model_fields)
 
 async def _shown(key: str, services: Services) -> Any:
     value = (await services.service_settings.all()).get(key)
+    if key == "serviceSecretOld":
+        return await services.service_settings.old_secret() is not None
     if key in SECRET:
         return bool(value)
     if key == "serviceUrl":
@@ -60,6 +62,7 @@ async def write_settings(body: SettingsBody, services: Provided) -> dict[str, An
     for key, value in list(changes.items()):
         if key == "webhooks":
             changes[key] = unmasked_url(value, current.get(key)) or None
+            await services.addresses.check(key, changes[key])
         elif key == "webhooksCustomHeaders" and value:
             changes[key] = unmasked_headers(value, current.get(key) or [])
         elif key in SECRET and value == MASK:

@@ -10,6 +10,7 @@ from shared.api.route import AccountPath, GuardedRoute, Provided, operation
 from shared.api.schemas import SubmitMessage, SubmitQuery
 from shared.errors import InvalidInput
 
+LONGEST_KEY = 1024
 router = APIRouter(route_class=GuardedRoute, tags=["Submit"])
 
 
@@ -21,10 +22,15 @@ async def submit(
     services: Provided,
     request: Request,
 ) -> dict[str, Any]:
-    """Accepts a mail durably; it is sent by the outbox. The result arrives as messageSent or messageFailed."""
-    if request.headers.get("idempotency-key", "").strip():
-        raise InvalidInput.field(
-            "Idempotency-Key", "Idempotency-Key is not available on this service yet. Leave it out"
-        )
+    """Accepts a mail durably; it is sent by the outbox. The result arrives as messageSent or messageFailed. With an
+    Idempotency-Key the mail is accepted once, however often the request is repeated."""
     fields = {name: value for name, value in body.given().items() if value is not None}
-    return await services.submit.accept(account, fields, structured=query.useStructuredFormat)
+    return await services.submit.accept(account, fields, structured=query.useStructuredFormat, key=_key(request))
+
+
+def _key(request: Request) -> str:
+    """The idempotency key of the request; "" for none (14.1)."""
+    key = request.headers.get("idempotency-key", "").strip()
+    if len(key) > LONGEST_KEY:
+        raise InvalidInput.field("Idempotency-Key", f'"Idempotency-Key" must be at most {LONGEST_KEY} characters long')
+    return key

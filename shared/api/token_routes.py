@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 
 from shared.api.route import AccountPath, Granted, GuardedRoute, Provided, operation, segment
 from shared.api.schemas import TokenCreate, TokenList
-from shared.errors import Forbidden, InvalidInput, NotFound
+from shared.errors import Forbidden, InvalidInput, NotFound, account_not_found
 from shared.tokens import Grant
 from shared.wiring import Services
 
@@ -24,7 +24,12 @@ async def _mint(body: TokenCreate, services: Services, grant: Grant) -> dict[str
     fields = {name: value for name, value in body.model_dump().items() if value is not None}
     if grant.restrictions:
         fields["restrictions"] = grant.restrictions  # a token can not be used to step outside its own limits
-    return await services.tokens.mint(fields)
+    minted = await services.tokens.mint(fields)
+    if body.account is not None and await services.accounts.find(body.account) is None:
+        # Deleted in between, perhaps after its tokens were: this one must not open a later account of that id.
+        await services.tokens.delete(minted["id"])
+        raise account_not_found()
+    return minted
 
 
 @router.post("/v1/tokens", openapi_extra=operation("admin", "write"))

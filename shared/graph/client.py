@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from shared.errors import GraphFailure
 from shared.graph.failures import from_answer
-from shared.graph.paths import MailboxPath
+from shared.graph.paths import MailboxPath, lane
 from shared.oauth_apps import OauthApp
 
 if TYPE_CHECKING:
@@ -54,12 +54,15 @@ class Answer:
 class Graph:
     """Calls Graph for one cloud."""
 
-    def __init__(self, root: str, official: str = "") -> None:
+    def __init__(self, root: str, official: str = "", on_call: Callable[[str], None] | None = None) -> None:
         """`root` is where Graph is reached, without a version; `official` the cloud's own root when a
-        development setting replaces it: links that Graph gives may name either."""
+        development setting replaces it: links that Graph gives may name either. `on_call` hears the lane of every
+        request that is sent."""
         self._root, self._official = root, official or root
+        self._on_call = on_call or (lambda lane: None)
         self._client: GraphServiceClient | None = None
         self._http: Any = None
+        self._uploader: Any = None
         self._in_flight: dict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(IN_FLIGHT))
         self.calls = 0
 
@@ -96,17 +99,19 @@ class Graph:
         A 401 is tried once more with a new token; nothing else is repeated here, because only the caller knows
         what is safe to repeat.
         """
-        async with self._in_flight[f"{app.client_id} {mailbox}"]:
+        async with self._in_flight[f"{app.client_id} {mailbox.key}"]:
             bearer = await token(None)
+            self._on_call(lane(app.id, mailbox))
             try:
                 return await self._send(request, bearer)
             except GraphFailure as failure:
                 if failure.status != 401:
                     raise
-            return await self._send(request, await token(bearer))
+            bearer = await token(bearer)
+            self._on_call(lane(app.id, mailbox))
+            return await self._send(request, bearer)
 
     async def _send(self, request: RequestInformation, bearer: str) -> Answer:
-        import httpx
         from kiota_abstractions.native_response_handler import NativeResponseHandler
         from kiota_http.middleware.options import ResponseHandlerOption
 
@@ -118,18 +123,45 @@ class Graph:
         was_write = request.http_method is not None and request.http_method.value != "GET"
         self.calls += 1
         try:
-            native: Any = await self.client.request_adapter.send_primitive_async(request, "bytes", {})
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as problem:
-            raise GraphFailure(0, "Unreachable", type(problem).__name__) from None
-        except httpx.HTTPError as problem:
-            raise GraphFailure(0, "NoAnswer", type(problem).__name__, may_have_acted=was_write) from None
-        headers = {name.lower(): value for name, value in native.headers.items()}
-        if native.is_success:
-            return Answer(native.status_code, headers, native.content)
-        failure = from_answer(native.status_code, headers, native.content, was_write=was_write)
-        level = logging.INFO if failure.status == 404 else logging.WARNING
-        log.log(level, "graph answered %s %s request-id %s", failure.status, failure.code, failure.request_id)
-        raise failure
+            return await _answered(self.client.request_adapter.send_primitive_async(request, "bytes", {}), was_write)
+        except GraphFailure as failure:
+            if failure.status:
+                level = logging.INFO if failure.status == 404 else logging.WARNING
+                log.log(level, "graph answered %s %s request-id %s", failure.status, failure.code, failure.request_id)
+            raise
+
+    async def upload(
+        self, mailbox: MailboxPath, app: OauthApp, method: str, url: str, content: bytes = b"", **headers: str
+    ) -> Answer:
+        """Talks to the service behind an upload URL, which is another host than Graph: no token goes there, and
+        the URL, a credential itself, into no log (graph.md 7.3). Nothing is repeated and no redirect followed.
+
+        Raises GraphFailure as `call` does.
+        """
+        import httpx
+
+        self._check_upload_url(url)
+        if self._uploader is None:
+            timeout = httpx.Timeout(TIMEOUT_S, connect=CONNECT_S)
+            self._uploader = httpx.AsyncClient(timeout=timeout, follow_redirects=False)
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        was_write = method != "GET"
+        self.calls += 1
+        async with self._in_flight[f"{app.client_id} {mailbox.key}"]:
+            self._on_call(lane(app.id, mailbox))
+            return await _answered(self._uploader.request(method, url, content=content, headers=sent), was_write)
+
+    def _check_upload_url(self, url: str) -> None:
+        """https, or this Graph itself where a development setting made it plain http."""
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(url)
+            sound = parts.scheme == "https" and bool(parts.hostname) and "@" not in parts.netloc
+        except ValueError:
+            sound = False
+        if not sound and not url.startswith(self._root + "/"):
+            raise GraphFailure(502, "ForeignUpload", "Graph gave an upload address that is not https")
 
     async def pages(
         self, mailbox: MailboxPath, app: OauthApp, token: TokenSource, request: RequestInformation
@@ -168,5 +200,22 @@ class Graph:
         return request
 
     async def close(self) -> None:
-        if self._http is not None:
-            await self._http.aclose()
+        for http in (self._http, self._uploader):
+            if http is not None:
+                await http.aclose()
+
+
+async def _answered(sending: Awaitable[Any], was_write: bool) -> Answer:
+    """The answer to a request under way. GraphFailure for every one that is not 2xx, and for none."""
+    import httpx
+
+    try:
+        native = await sending
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as problem:
+        raise GraphFailure(0, "Unreachable", type(problem).__name__) from None
+    except httpx.HTTPError as problem:
+        raise GraphFailure(0, "NoAnswer", type(problem).__name__, may_have_acted=was_write) from None
+    headers = {name.lower(): value for name, value in native.headers.items()}
+    if native.is_success:
+        return Answer(native.status_code, headers, native.content)
+    raise from_answer(native.status_code, headers, native.content, was_write=was_write)

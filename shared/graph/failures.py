@@ -77,6 +77,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes, *, was_wri
         may_have_acted=was_write and status >= 500 and not (status == 503 and retry_after_s(headers) is not None),
         retry_after_s=retry_after_s(headers),
         request_id=headers.get("request-id", ""),
+        date=headers.get("date", ""),
     )
 
 
@@ -87,6 +88,11 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return wait if 0 <= wait < 86400 else None
+
+
+def is_throttled(failure: GraphFailure) -> bool:
+    """True when the request was turned away unseen because there were too many (graph.md 11)."""
+    return failure.status == 429 or (failure.status == 503 and failure.retry_after_s is not None)
 
 
 def is_transient(failure: GraphFailure) -> bool:

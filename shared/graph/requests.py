@@ -114,15 +114,33 @@ def attachments(client: GraphServiceClient, mailbox: MailboxPath, message_id: st
     return builder.to_get_request_information(_configured(query))
 
 
-def sent_copy(client: GraphServiceClient, mailbox: MailboxPath, message_id_header: str) -> RequestInformation:
-    """Messages of the mailbox with this Message-ID, the newest few: finds out whether a send took place."""
+def copies(
+    client: GraphServiceClient, mailbox: MailboxPath, message_id_header: str, property_id: str = ""
+) -> RequestInformation:
+    """Messages of the mailbox with this Message-ID, in whatever folder, with one named property (graph.md 5.5): after
+    an unclear send they tell whether it took place."""
+    quoted = message_id_header.replace("'", "''")
+    return _traces(client, mailbox, f"internetMessageId eq '{quoted}'", property_id)
+
+
+def stamped_copies(
+    client: GraphServiceClient, mailbox: MailboxPath, property_id: str, value: str
+) -> RequestInformation:
+    """Messages of the mailbox whose named property has this value, whatever their Message-ID (graph.md 5.5)."""
+    stamp = f"ep/id eq '{property_id}' and ep/value eq '{value}'"
+    return _traces(client, mailbox, f"singleValueExtendedProperties/any(ep: {stamp})", property_id)
+
+
+def _traces(client: GraphServiceClient, mailbox: MailboxPath, criterion: str, property_id: str) -> RequestInformation:
     from msgraph.generated.users.item.messages.messages_request_builder import (
         MessagesRequestBuilder as Builder,
     )
 
-    quoted = message_id_header.replace("'", "''")
     query = Builder.MessagesRequestBuilderGetQueryParameters(
-        select=["id", "isDraft", "parentFolderId"], filter=f"internetMessageId eq '{quoted}'", top=5
+        select=["id", "isDraft", "createdDateTime", "internetMessageId", "internetMessageHeaders"],
+        expand=[f"singleValueExtendedProperties($filter=id eq '{property_id}')"] if property_id else None,
+        filter=criterion,
+        top=50,
     )
     return mailbox.builder(client).messages.to_get_request_information(_configured(query))
 
@@ -149,15 +167,27 @@ def renew(client: GraphServiceClient, subscription_id: str, expires: str) -> Req
     return _with_json(builder, "PATCH", {"expirationDateTime": expires})
 
 
-def reauthorize(client: GraphServiceClient, subscription_id: str) -> RequestInformation:
-    """Answers `reauthorizationRequired` (graph.md 10.6)."""
-    builder = client.subscriptions.by_subscription_id(subscription_id).reauthorize
-    return _with_body(builder, "POST", b"", "")
-
-
 def unsubscribe(client: GraphServiceClient, subscription_id: str) -> RequestInformation:
     """Ends a subscription."""
     return client.subscriptions.by_subscription_id(subscription_id).to_delete_request_information()
+
+
+def subscriptions(client: GraphServiceClient) -> RequestInformation:
+    """The subscriptions of the token's app, and user if it is a person's (graph.md 10.3)."""
+    return client.subscriptions.to_get_request_information()
+
+
+def with_subject(client: GraphServiceClient, mailbox: MailboxPath, subject: str) -> RequestInformation:
+    """Messages of exactly this subject."""
+    from msgraph.generated.users.item.messages.messages_request_builder import (
+        MessagesRequestBuilder as Builder,
+    )
+
+    quoted = subject.replace("'", "''")
+    query = Builder.MessagesRequestBuilderGetQueryParameters(
+        select=["id", "subject", "isDraft"], filter=f"subject eq '{quoted}'", top=25
+    )
+    return mailbox.builder(client).messages.to_get_request_information(_configured(query))
 
 
 def received_since(client: GraphServiceClient, mailbox: MailboxPath, since: datetime) -> RequestInformation:
@@ -173,3 +203,76 @@ def received_since(client: GraphServiceClient, mailbox: MailboxPath, since: date
         top=100,
     )
     return mailbox.builder(client).messages.to_get_request_information(_configured(query))
+
+
+# -- attachments and drafts ------------------------------------------------------------------------------------
+
+
+def attachment(
+    client: GraphServiceClient, mailbox: MailboxPath, message_id: str, attachment_id: str
+) -> RequestInformation:
+    """One attachment with its content, unless it is an item (graph.md 7.2)."""
+    builder = mailbox.builder(client).messages.by_message_id(message_id).attachments
+    return builder.by_attachment_id(attachment_id).to_get_request_information(_configured())
+
+
+def attachment_value(
+    client: GraphServiceClient, mailbox: MailboxPath, message_id: str, attachment_id: str
+) -> RequestInformation:
+    """An attached item as MIME, iCalendar or vCard (graph.md 7.2). The SDK has no builder for it."""
+    request = attachment(client, mailbox, message_id, attachment_id)
+    request.url_template = f"{(request.url_template or '').partition('{?')[0]}/$value"
+    return request
+
+
+def create_draft(
+    client: GraphServiceClient, mailbox: MailboxPath, body: bytes, *, structured: bool
+) -> RequestInformation:
+    """A draft from MIME or from the JSON of a message resource (graph.md 4)."""
+    builder = mailbox.builder(client).messages
+    if structured:
+        return _with_body(builder, "POST", body, "application/json")
+    return _with_body(builder, "POST", base64.b64encode(body), "text/plain")
+
+
+def attach(
+    client: GraphServiceClient, mailbox: MailboxPath, draft_id: str, attached: Mapping[str, Any]
+) -> RequestInformation:
+    """Adds a file under 3 MB to a draft (graph.md 7.3)."""
+    builder = mailbox.builder(client).messages.by_message_id(draft_id).attachments
+    return _with_json(builder, "POST", {"@odata.type": "#microsoft.graph.fileAttachment", **attached})
+
+
+def upload_session(
+    client: GraphServiceClient, mailbox: MailboxPath, draft_id: str, item: Mapping[str, Any]
+) -> RequestInformation:
+    """Begins the upload of a file of 3 MB to 150 MB to a draft (graph.md 7.3)."""
+    builder = mailbox.builder(client).messages.by_message_id(draft_id).attachments.create_upload_session
+    return _with_json(builder, "POST", {"AttachmentItem": {"attachmentType": "file", **item}})
+
+
+def send_draft(client: GraphServiceClient, mailbox: MailboxPath, draft_id: str) -> RequestInformation:
+    """Sends a draft (graph.md 4)."""
+    return _with_body(mailbox.builder(client).messages.by_message_id(draft_id).send, "POST", b"", "")
+
+
+def draft_state(client: GraphServiceClient, mailbox: MailboxPath, message_id: str) -> RequestInformation:
+    """Whether a message is a draft still."""
+    from msgraph.generated.users.item.messages.item.message_item_request_builder import (
+        MessageItemRequestBuilder as Builder,
+    )
+
+    query = Builder.MessageItemRequestBuilderGetQueryParameters(select=["id", "isDraft"])
+    builder = mailbox.builder(client).messages.by_message_id(message_id)
+    return builder.to_get_request_information(_configured(query))
+
+
+def purge(client: GraphServiceClient, mailbox: MailboxPath, message_id: str) -> RequestInformation:
+    """Deletes a message for good; the global cloud only (graph.md 4)."""
+    return _with_body(mailbox.builder(client).messages.by_message_id(message_id).permanent_delete, "POST", b"", "")
+
+
+def delete(client: GraphServiceClient, mailbox: MailboxPath, message_id: str) -> RequestInformation:
+    """Moves a message to Deleted Items (graph.md 4)."""
+    builder = mailbox.builder(client).messages.by_message_id(message_id)
+    return builder.to_delete_request_information(_configured())

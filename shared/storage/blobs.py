@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import suppress
+from datetime import datetime
 from typing import Any
 
 from shared.storage.account import RETRIES, StorageAccount
 
 CONTAINER = "bodies"
+# The answer to a longer body for a missing container may come before it is read, and then shows as a broken
+# connection; so the container is made first.
+SHORT = 64 * 1024
 
 
 class Blobs:
@@ -16,6 +21,7 @@ class Blobs:
     def __init__(self, account: StorageAccount) -> None:
         self._account = account
         self._made: Any = None
+        self._is_there = False
 
     @property
     def _client(self) -> Any:
@@ -34,21 +40,31 @@ class Blobs:
         return self._made
 
     async def put(self, name: str, body: bytes) -> None:
-        from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError
+        from azure.core.exceptions import ResourceNotFoundError
 
+        if len(body) > SHORT and not self._is_there:
+            await self._create()
         try:
             await self._client.upload_blob(name, body, overwrite=True)
         except ResourceNotFoundError:
-            with suppress(ResourceExistsError):  # another worker made it first
-                await self._client.create_container()
+            await self._create()
             await self._client.upload_blob(name, body, overwrite=True)
+        self._is_there = True
 
-    async def get(self, name: str) -> bytes | None:
-        """The bytes, or None when there is no such blob."""
+    async def _create(self) -> None:
+        from azure.core.exceptions import ResourceExistsError
+
+        with suppress(ResourceExistsError):  # another worker made it first
+            await self._client.create_container()
+        self._is_there = True
+
+    async def get(self, name: str, start: int = 0, length: int | None = None) -> bytes | None:
+        """The bytes, all or `length` from `start` on, or None when there is no such blob."""
         from azure.core.exceptions import ResourceNotFoundError
 
+        part: dict[str, int] = {} if length is None else {"offset": start, "length": length}
         try:
-            stream = await self._client.download_blob(name)
+            stream = await self._client.download_blob(name, **part)
             body: bytes = await stream.readall()
         except ResourceNotFoundError:
             return None
@@ -59,6 +75,17 @@ class Blobs:
 
         with suppress(ResourceNotFoundError):  # gone already is what was asked for
             await self._client.delete_blob(name)
+
+    async def old(self, prefix: str, before: datetime) -> AsyncIterator[str]:
+        """The names of blobs under a prefix that were last written before that time, in order of name."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            async for blob in self._client.list_blobs(name_starts_with=prefix):
+                if blob.last_modified < before:
+                    yield str(blob.name)
+        except ResourceNotFoundError:
+            return
 
     async def close(self) -> None:
         if self._made is not None:

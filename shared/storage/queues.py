@@ -17,7 +17,7 @@ from shared.storage.account import RETRIES, StorageAccount
 LONGEST_DELAY_S = 6 * 24 * 3600
 
 
-def parse(body: bytes) -> dict[str, Any]:
+def parse(body: bytes | str) -> dict[str, Any]:
     """The job in a queue message's body."""
     job: dict[str, Any] = json.loads(body)["job"]
     return job
@@ -64,6 +64,37 @@ class Queues:
             with suppress(ResourceExistsError):  # another worker made it first
                 await client.create_queue()
             await client.send_message(text, visibility_timeout=delay or None, time_to_live=-1)
+
+    async def take(self, name: str, most: int, hidden_s: int) -> list[Any]:
+        """Up to `most` messages (32 at once is the service's limit), hidden from others for so long; none when the
+        queue does not exist. Their `content` is as it stands on the queue, whatever its encoding. What is not
+        removed comes back."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        pages = self._client(name).receive_messages(messages_per_page=min(most, 32), visibility_timeout=hidden_s)
+        try:
+            async for page in pages.by_page():
+                return [message async for message in page]
+        except ResourceNotFoundError:
+            pass
+        return []
+
+    async def remove(self, name: str, message: Any) -> None:
+        """Deletes a message that was taken; one that is gone, or was taken by another since, is left alone."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        with suppress(ResourceNotFoundError):
+            await self._client(name).delete_message(message)
+
+    async def length(self, name: str) -> int:
+        """About how many messages there are, hidden ones included; the service itself says about."""
+        from azure.core.exceptions import ResourceNotFoundError
+
+        try:
+            properties = await self._client(name).get_queue_properties()
+        except ResourceNotFoundError:
+            return 0
+        return int(properties.approximate_message_count or 0)
 
     async def close(self) -> None:
         for client in self._made.values():

@@ -347,9 +347,12 @@ async def test_a_refused_token_is_renewed_once_and_the_call_succeeds(start: Star
     assert [mail["internetMessageId"] for mail in held].count(message_id) == 1
 
 
-async def subscribed(people: People) -> bool:
-    """Whether the account has its subscription, the last thing that connecting does at Graph."""
-    return bool((await people.account("ann")).get("notifications"))
+async def at_rest(people: People) -> bool:
+    """Whether the account is heard of by push, and Graph was asked nothing for two seconds."""
+    before = len(await people.tenant.log(surface="graph"))
+    await asyncio.sleep(2)
+    is_push = ((await people.account("ann")).get("notifications") or {}).get("mode") == "push"
+    return is_push and len(await people.tenant.log(surface="graph")) == before
 
 
 async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
@@ -357,7 +360,7 @@ async def test_many_sends_at_once_renew_the_token_once(start: Start) -> None:
     people = start()
     await people.person("ann", await registered(people))
     await people.in_state("ann", "connected")
-    await until("push", lambda: subscribed(people))  # no call may be under way when the tokens end
+    await until("push and quiet", lambda: at_rest(people))  # no call may be under way when the tokens end
     await people.tenant.revoke_tokens(ANN, access_tokens=True)
     refresh = (await people.tenant.token(user=ANN))["refresh_token"]
     before = len(await token_requests(people))

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from shared.notifications import client_state
+from shared.polling import Found
 from tests.support.application import Application, call
 from tests.support.desk import Desk, Json, eventually
 from tests.support.receiver import Received, Receiver
@@ -270,8 +271,10 @@ async def test_an_account_says_how_it_hears_of_changes_and_keeps_client_state_to
     """Mode and reason for each way; the subscription as EmailEngine shows it, without its proof."""
     for way, mode in (("own push", "push"), ("application push", "push"), ("poll", "poll")):
         account, _ = office.account_of(way)
-        shown = await office.account(account)
-        assert shown["notifications"]["mode"] == mode
+        shown = await eventually(lambda a=account, m=mode: _hears(office, a, m), f"{way} is {mode}", 60)  # type: ignore[misc]
+        assert {name: shown["notifications"][name] for name in ("gaps", "late", "resyncs")} == {
+            "gaps": 0, "late": 0, "resyncs": 0
+        }  # fmt: skip
         assert shown["notifications"]["reason"]
         assert "clientState" not in str(shown)
         if mode == "push":
@@ -280,6 +283,11 @@ async def test_an_account_says_how_it_hears_of_changes_and_keeps_client_state_to
             assert subscription["state"]["state"] == "created"
         else:
             assert "outlookSubscription" not in shown
+
+
+async def _hears(office: Office, account: str, mode: str) -> Json | None:
+    shown = await office.account(account)
+    return shown if shown["notifications"]["mode"] == mode else None
 
 
 async def test_a_shared_mailbox_never_gets_a_subscription_with_a_persons_token(office: Office) -> None:
@@ -462,12 +470,20 @@ async def test_lifecycle_news_about_foreign_or_unknown_things_change_nothing(wor
 async def test_subscriptions_are_renewed_in_their_last_day_and_never_lapse(workshop: Workshop, way: str) -> None:
     """A week passes: one subscription, the same all the time, never with less than 22 hours left."""
     account, address = await opened_way(workshop, way)
+    await workshop.settle()
     first = (await workshop.record(account))["subscription"]["id"]
+    poll = workshop.services.polling.poll
+
+    async def quiet(*_: Any, **__: Any) -> Found:
+        return Found()  # a week of rounds over every folder takes minutes and is not what this is about
+
+    workshop.services.polling.poll = quiet  # type: ignore[method-assign]
     for _ in range(7 * 4):
         await workshop.run_for(6 * 3600, tick_s=1800)
         (alive,) = workshop.world.notifier.alive()
         assert alive.id == first
         assert alive.expires_at - workshop.clock() > timedelta(hours=22)
+    workshop.services.polling.poll = poll  # type: ignore[method-assign]
     renewals = workshop.requests("PATCH", "/subscriptions/")
     assert 3 <= len(renewals) <= 5
     mail = workshop.deliver(address, "A week later")
@@ -575,8 +591,10 @@ async def test_a_poll_that_dies_halfway_is_taken_up_by_the_safety_row(workshop: 
     mail = workshop.deliver(SUPPORT, "Halfway")
     poll = workshop.services.polling.poll
 
-    async def die(_: Json) -> None:
-        raise KeyboardInterrupt
+    async def die(record: Json, *given: Any, **named: Any) -> Found:
+        if record["account"] == account:
+            raise KeyboardInterrupt
+        return await poll(record, *given, **named)
 
     workshop.services.polling.poll = die  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
@@ -584,22 +602,25 @@ async def test_a_poll_that_dies_halfway_is_taken_up_by_the_safety_row(workshop: 
     workshop.services.polling.poll = poll  # type: ignore[method-assign]
     await workshop.run_for(900)
     assert await new_ids(workshop, account) == [mail]
-    before = len(workshop.requests("GET", "/mailFolders/delta"))
+    before = len(workshop.requests("GET", f"/users/{SUPPORT}/mailFolders/delta"))
     await workshop.run_for(600)
-    assert 9 <= len(workshop.requests("GET", "/mailFolders/delta")) - before <= 11
+    assert 3 <= len(workshop.requests("GET", f"/users/{SUPPORT}/mailFolders/delta")) - before <= 7
 
 
 async def test_a_quiet_mailbox_is_asked_no_more_than_its_interval_says(workshop: Workshop) -> None:
-    """One turn a minute: the folder tree, inbox, Sent Items and three others, and no chain doubles."""
+    """Ever more rarely: the folder tree, inbox and one folder more, and no chain doubles."""
     account, _ = await opened_way(workshop, "poll")
     await workshop.run_for(120)
     job = {"account": account, "do": "initialise", "force": True}
     for _ in range(3):
         await workshop.queues.put("mailboxes", job)
     await workshop.run_due()
-    before = len(workshop.requests("GET", "delta"))
+    tree, anything = f"/users/{SUPPORT}/mailFolders/delta", f"/users/{SUPPORT}/mailFolders/.*delta"
+    turns, calls = len(workshop.requests("GET", tree)), len(workshop.requests("GET", anything))
     await workshop.run_for(600)
-    assert len(workshop.requests("GET", "delta")) - before <= 11 * 6
+    turns, calls = len(workshop.requests("GET", tree)) - turns, len(workshop.requests("GET", anything)) - calls
+    assert 10 <= turns <= 26
+    assert calls <= 3 * turns
 
 
 async def test_forged_hints_cost_no_event(workshop: Workshop) -> None:

@@ -158,3 +158,33 @@ async def test_a_disabled_application_starts_no_new_sign_in(rest: Rest) -> None:
     await rest.ok("PUT", f"/v1/oauth2/{app}", {"enabled": True})
     link = await rest.ok("POST", "/v1/authentication/form", {"redirectUrl": "https://x.example/", "type": app})
     assert link["url"].endswith(f"&type={app}")
+
+
+async def test_a_reader_app_is_kept_shown_and_cleared(rest: Rest) -> None:
+    """`readerApp` names the application that reads the shared mailboxes of this app's people."""
+    service = {"name": "Reader", "provider": "outlookService", "enabled": True, "authority": TENANT_ID}
+    reader = (await rest.ok("POST", "/v1/oauth2", service))["id"]
+    app = (await rest.ok("POST", "/v1/oauth2", {"name": "People", "provider": "outlook", "readerApp": reader}))["id"]
+    assert (await rest.ok("GET", f"/v1/oauth2/{app}"))["readerApp"] == reader
+    await rest.ok("PUT", f"/v1/oauth2/{app}", {"readerApp": None})
+    assert "readerApp" not in await rest.ok("GET", f"/v1/oauth2/{app}")
+    await rest.ok("PUT", f"/v1/oauth2/{app}", {"readerApp": reader})
+    assert (await rest.ok("GET", f"/v1/oauth2/{app}"))["readerApp"] == reader
+
+
+@pytest.mark.parametrize("case", ["unknown", "people", "reader of a reader"])
+async def test_a_reader_that_can_not_read_is_refused_by_name(rest: Rest, case: str) -> None:
+    """It must exist and have application access, and an application reads for itself; nothing is stored."""
+    service = {"name": "Reader", "provider": "outlookService", "enabled": True, "authority": TENANT_ID}
+    reader = (await rest.ok("POST", "/v1/oauth2", service))["id"]
+    people = (await rest.ok("POST", "/v1/oauth2", {"name": "People", "provider": "outlook"}))["id"]
+    body = {"name": "X", "provider": "outlook", "readerApp": {"unknown": "no-such-app", "people": people}.get(case)}
+    if case == "reader of a reader":
+        body = service | {"readerApp": reader}
+    before = (await rest.ok("GET", "/v1/oauth2"))["total"]
+    answer = await rest.call("POST", "/v1/oauth2", body)
+    assert answer.status == 400
+    assert [field["key"] for field in answer.body["fields"]] == ["readerApp"]
+    assert (await rest.ok("GET", "/v1/oauth2"))["total"] == before
+    answer = await rest.call("PUT", f"/v1/oauth2/{people}", {"readerApp": people})
+    assert (answer.status, answer.body["fields"][0]["key"]) == (400, "readerApp")

@@ -421,9 +421,9 @@ async def test_the_health_check_answers_anybody(rest: Rest) -> None:
 
 
 async def test_an_unexpected_failure_is_told_in_the_envelope(rest: Rest, azurite: Azurite) -> None:
-    """A failure nobody foresaw is a 500 in the envelope without its cause; here a setting that cannot be opened."""
+    """A failure nobody foresaw is a 500 in the envelope without its cause; here a record that lacks its fields."""
     table = rest.tables.create_table_if_not_exists("oauth2apps")
-    table.upsert_entity({"PartitionKey": "app", "RowKey": "AAAAAAAAAAAAAAAA", "v00": b"not JSON"})
+    table.upsert_entity({"PartitionKey": "app", "RowKey": "AAAAAAAAAAAAAAAA", "v00": b"{}"})
     try:
         answer = await rest.app.call("GET", "/v1/oauth2/AAAAAAAAAAAAAAAA")
     finally:

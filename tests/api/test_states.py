@@ -139,6 +139,7 @@ async def test_the_error_event_is_sent_once_per_content(workshop: Workshop) -> N
     assert len(login_requests(workshop)) > 3, "it was tried again and again"
     assert len(await workshop.events(ann, "authenticationError")) == 1
     workshop.world.login.token_errors.append(Injected(aadsts=53003, times=None))
+    await workshop.timers()  # the hourly sweep tries every account that is in an error
     await workshop.run_for(8 * 3600)
     events = await workshop.events(ann, "authenticationError")
     assert ["AADSTS50173" in one["data"]["response"] for one in events] == [True, False]

@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from tests.support.application import Application
 from tests.support.desk import Desk, eventually
+from tests.support.post import Post
 from tests.support.receiver import Received, Receiver
 from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop
@@ -179,38 +180,6 @@ async def test_a_failed_delivery_is_repeated_with_the_same_event_id(desk: Desk, 
 # -- in process: an hour of retries --------------------------------------------------------------------------------
 
 
-class Post:
-    """A workshop whose webhooks go to a receiver."""
-
-    def __init__(self, shop: Workshop, receiver: Receiver) -> None:
-        self.shop, self.receiver = shop, receiver
-        self.times: list[float] = []
-
-    async def emit(self, url: str, **settings: Any) -> str:
-        """One event of a new account without credentials; the account."""
-        values = {"webhooksEnabled": True, "webhooks": url, "webhookEvents": ["*"], **settings}
-        await self.shop.services.service_settings.write(values)
-        account = f"post-{id(self):x}"
-        await self.shop.services.onboarding.create({"account": account, "name": "x"})
-        return account
-
-    async def run(self, seconds: float = 0) -> None:
-        """Delivers what is due, for that long."""
-        started = self.shop.clock()
-        while True:
-            for name, job in self.shop.queues.take_due():
-                if name == "webhooks":
-                    before = len(self.receiver.requests)
-                    await self.shop.services.webhooks.deliver(job)
-                    made = len(self.receiver.requests) - before
-                    self.times += [(self.shop.clock() - started).total_seconds()] * made
-            following = self.shop.queues.next_due()
-            left = seconds - (self.shop.clock() - started).total_seconds()
-            if following is None or left <= 0:
-                return
-            self.shop.advance(max(0.0, min(left, (following - self.shop.clock()).total_seconds())) + 0.001)
-
-
 @pytest.fixture
 def post(workshop: Workshop, receiver: Receiver) -> Post:
     """Delivery under a clock of its own."""
@@ -248,7 +217,17 @@ async def test_every_2xx_is_a_success(post: Post, status: int) -> None:
     assert len(post.receiver.requests) == 1
 
 
-@pytest.mark.parametrize("status", [400, 401, 404, 410, 429, 500, 503])
+async def test_a_receiver_that_is_gone_is_not_asked_again(post: Post) -> None:
+    """410 says so itself: one request, and a dead letter that tells."""
+    post.receiver.answer_next(410)
+    await post.emit(post.receiver.url)
+    await post.run(20_000)
+    assert len(post.receiver.requests) == 1
+    (letter,) = await post.shop.services.undelivered.dead()
+    assert letter["error"] == {"status": 410, "reason": "The receiver answered 410: the target is gone for good"}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 503])
 async def test_every_other_status_is_tried_again(post: Post, status: int) -> None:
     """A receiver in trouble gets its event later."""
     post.receiver.answer_next(status, status)
@@ -267,8 +246,8 @@ async def test_link_local_targets_are_refused_for_good(post: Post, url: str) -> 
     account = await post.emit(url)
     await post.run(0)
     assert [name for _, name, _ in post.shop.queues.waiting if name == "webhooks"] == []
-    (row,) = await post.shop.services.tables["events"].partition(account)
-    assert row.columns["state"] == "failed"
+    (letter,) = await post.shop.services.undelivered.dead(account)
+    assert "is a link-local address, which is never called" in letter["error"]["reason"]
 
 
 async def test_a_target_that_cannot_be_reached_is_tried_again(post: Post) -> None:

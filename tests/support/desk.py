@@ -29,7 +29,7 @@ APPLICATION = {
 }
 
 
-async def eventually(look: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 20) -> Any:
+async def eventually(look: Callable[[], Awaitable[Any]], what: str, timeout_s: float = 60) -> Any:
     """The first result of `look` that is true. AssertionError, naming `what`, if none comes in time."""
     deadline = time.monotonic() + timeout_s
     while not (found := await look()):
@@ -142,7 +142,7 @@ class Desk:
         return answer.body
 
     async def mail(
-        self, mailbox: str, message_id: str, folder: str | None = "inbox", timeout_s: float = 20
+        self, mailbox: str, message_id: str, folder: str | None = "inbox", timeout_s: float = 60
     ) -> Json:
         """The mail with this Message-ID once it is in the mailbox, as the tenant itself holds it."""
 

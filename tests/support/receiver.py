@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -33,8 +34,10 @@ class Receiver:
     """Listens on a free port between `start` and `stop`."""
 
     port: int = 0
+    tls: ssl.SSLContext | None = None
     requests: list[Received] = field(default_factory=list)
-    _statuses: deque[int] = field(default_factory=deque)
+    gate: asyncio.Event | None = None  # answers wait until it is set
+    _answers: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     _runner: web.AppRunner | None = None
 
@@ -49,7 +52,7 @@ class Receiver:
         application.router.add_route("*", "/{tail:.*}", self._receive)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, LOOPBACK, self.port)
+        site = web.TCPSite(self._runner, LOOPBACK, self.port, ssl_context=self.tls)
         await site.start()
         self.port = self._runner.addresses[0][1]
         return self
@@ -61,10 +64,14 @@ class Receiver:
 
     def answer_next(self, *statuses: int) -> None:
         """Answer the next requests with these statuses, one each; 200 after that."""
-        self._statuses.extend(statuses)
+        self._answers.extend((status, {}) for status in statuses)
+
+    def answer_with(self, status: int, **headers: str) -> None:
+        """Answer the next request with this status and these headers; `_` in a name stands for a hyphen."""
+        self._answers.append((status, {name.replace("_", "-"): value for name, value in headers.items()}))
 
     async def wait_for(
-        self, predicate: Callable[[Received], bool] = lambda _: True, timeout_s: float = 10
+        self, predicate: Callable[[Received], bool] = lambda _: True, timeout_s: float = 60
     ) -> Received:
         """The first request that fits, past or to come. AssertionError if none comes in time."""
 
@@ -86,4 +93,7 @@ class Receiver:
         async with self._arrived:
             self.requests.append(Received(request.method, request.raw_path, request.headers, body))
             self._arrived.notify_all()
-        return web.Response(status=self._statuses.popleft() if self._statuses else 200)
+        if self.gate is not None:
+            await self.gate.wait()
+        status, headers = self._answers.popleft() if self._answers else (200, {})
+        return web.Response(status=status, headers=headers)

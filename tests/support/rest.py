@@ -22,9 +22,9 @@ APP_CLIENT_SECRET = "local-app-secret"
 TENANT_ID = "84bd8158-6d4d-4958-8b9f-9d6445542f95"
 SHARED_SCOPES = ["User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Shared"]
 SETTING_KEYS = (
-    "serviceUrl notificationBaseUrl serviceSecret webhooksEnabled webhooks webhookEvents webhooksCustomHeaders "
-    "notifyHeaders notifyText notifyTextSize inboxNewOnly deliveryAttempts templateHeader templateHtmlHead "
-    "pageBrandName"
+    "serviceUrl notificationBaseUrl serviceSecret serviceSecretOld webhooksEnabled webhooks webhookEvents "
+    "webhooksCustomHeaders notifyHeaders notifyText notifyTextSize inboxNewOnly deliveryAttempts templateHeader "
+    "templateHtmlHead pageBrandName"
 ).split()
 ENVELOPE_KEYS = {"statusCode", "error", "message"}
 NOT_FOUND = {"statusCode": 404, "error": "Not Found", "message": "Requested page not found"}
@@ -48,7 +48,7 @@ def segment(text: str) -> str:
     return quote(text, safe="").replace(".", "%2E")
 
 
-async def until(what: str, look: Callable[[], Awaitable[Any]], timeout_s: float = 30) -> Any:
+async def until(what: str, look: Callable[[], Awaitable[Any]], timeout_s: float = 60) -> Any:
     """The first result of `look` that is not empty; AssertionError if none comes in time."""
     deadline = time.monotonic() + timeout_s
     found = await look()
@@ -156,7 +156,8 @@ class Rest:
             assert record["state"] != "authenticationError", record["lastError"]
             ready = record["state"] == "connected" and record.get("notifications")
             pushed = ready and (record["notifications"]["mode"] == "poll" or record.get("outlookSubscription"))
-            return record if pushed else None
+            # A subscription is called push once its first notification came.
+            return record if pushed and "awaited" not in record["notifications"]["reason"] else None
 
         return await until(f"{account} connected", look)
 
@@ -227,7 +228,7 @@ class Hooks:
             if one.json["account"] == account and event in (None, one.json["event"])
         ]
 
-    async def wait(self, account: str, event: str, timeout_s: float = 30) -> Json:
+    async def wait(self, account: str, event: str, timeout_s: float = 60) -> Json:
         """The envelope of the first such event."""
         received = await self.receiver.wait_for(
             lambda one: one.json["account"] == account and one.json["event"] == event, timeout_s

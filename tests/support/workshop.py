@@ -23,12 +23,14 @@ from local.tenant.messages import Message
 from local.tenant.routes_messages import apply_changes
 from local.tenant.world import World
 from shared import notifications
-from shared.jobs import mailbox_job, notification_job
+from shared.jobs import mailbox_job, notification_job, sweep
 from shared.settings import Settings
+from shared.storage.queues import parse
 from shared.wiring import Services, build
 from tests.support.desk import APPLICATION, DELEGATED
 
 Json = dict[str, Any]
+TOKEN = "7" * 64
 KEYS = "k1:" + base64.b64encode(b"k" * 32).decode()
 ANN, SUPPORT, RITA = "ann@contoso.example", "support@contoso.example", "rita@contoso.example"
 
@@ -38,9 +40,10 @@ class Clock:
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self.skew_s = 0.0  # how far the app's clock is ahead of Microsoft's
 
     def __call__(self) -> datetime:
-        return datetime.now(UTC) + timedelta(seconds=self._world.clock.offset_s)
+        return datetime.now(UTC) + timedelta(seconds=self._world.clock.offset_s + self.skew_s)
 
 
 class TimedQueues:
@@ -81,6 +84,7 @@ class Workshop:
         self.clock = Clock(self.world)
         self.queues = TimedQueues(self.clock)
         self.services: Services
+        self._app_of: tuple[Services, Any] | None = None
         self.posted: list[tuple[str, bytes]] = []
         self.refuse_handshakes = 0
         self.lose = lambda: False  # asked for every notification: whether it never arrives
@@ -98,8 +102,8 @@ class Workshop:
         self.services = self.build()
         return self
 
-    def build(self) -> Services:
-        """Another process of the same app: its services start with empty memories."""
+    def build(self, **settings: str) -> Services:
+        """Another process of the same app, perhaps with other settings: its services start with empty memories."""
         url = str(self._front.make_url("")).rstrip("/")
         made = build(
             Settings.from_env(
@@ -109,17 +113,24 @@ class Workshop:
                     "SERVICE_URL": url,
                     "LOGIN_ENDPOINT": self.world.base_url,
                     "GRAPH_ENDPOINT": self.world.base_url,
+                    "BOOTSTRAP_TOKEN": TOKEN,
                     **self._settings,
+                    **settings,
                 }
             ),
             clock=self.clock,
         )
         for table in made.tables.values():
             table.name += self._suffix  # tables of this workshop alone
+        made.large.sleep = self._sleep
         if not self._real_queues:
             made.queues.put = self.queues.put  # type: ignore[method-assign]
             made.queues.put_text = self.queues.put_text  # type: ignore[method-assign]
         return made
+
+    async def _sleep(self, seconds: float) -> None:
+        """Waiting takes no time here."""
+        self.advance(seconds)
 
     async def stop(self) -> None:
         """Ends everything that was started."""
@@ -160,12 +171,17 @@ class Workshop:
 
     async def run(self, name: str, job: Any) -> None:
         """One queue message, as its trigger runs it."""
-        if name == "outbox":
-            await self.services.outbox.send(job)
-        elif name == "mailboxes":
-            await mailbox_job(self.services, job)
-        elif name == "notifications":
-            await notification_job(self.services, job)
+        services = self.services
+
+        async def work(text: str) -> None:
+            if name == "outbox":
+                await services.outbox.send(parse(text))
+            elif name == "mailboxes":
+                await mailbox_job(services, parse(text))
+            elif name == "notifications":
+                await notification_job(services, text)
+
+        await services.gate.run(name, job if isinstance(job, str) else json.dumps({"job": job}), work)
 
     async def run_for(self, seconds: float, tick_s: float = 60) -> None:
         """Lets that much time pass, working off what falls due on the way, the minute timer included. `tick_s`
@@ -187,6 +203,26 @@ class Workshop:
         while quiet < 3:
             await asyncio.sleep(self.world.switches.notification_delay_s + 0.005)
             quiet = 0 if await self.run_due() or self.world.notifier._pending else quiet + 1
+
+    async def call(self, method: str, path: str, body: Any = None, services: Services | None = None) -> tuple[int, Any]:
+        """One request to the API of these services, or of others, in this process: status and body."""
+        import httpx
+
+        from shared.api.app import create_app
+
+        served = services or self.services
+        if self._app_of is None or self._app_of[0] is not served:
+            self._app_of = (served, create_app(served))
+        transport = httpx.ASGITransport(self._app_of[1])
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        async with httpx.AsyncClient(transport=transport, base_url="http://app", headers=headers) as client:
+            answer = await client.request(method, path, json=body)
+        is_json = "json" in answer.headers.get("Content-Type", "")
+        return answer.status_code, answer.json() if is_json else answer.text
+
+    async def timers(self) -> None:
+        """The hourly timer."""
+        await sweep(self.services)
 
     # -- accounts ----------------------------------------------------------------------------------------------
 

@@ -251,7 +251,7 @@ class TestLog:
         headers = {**bearer, "Prefer": 'IdType="ImmutableId"'}
         await graph(tenant, "POST", "/v1.0/me/work?$top=1", headers, data=b"abc")
         await tenant.token({"grant_type": "client_credentials"})
-        assert await tenant.control("GET", "/counts") == {"graph": 1, "login": 1, "msi": 0}
+        assert await tenant.control("GET", "/counts") == {"graph": 1, "upload": 0, "login": 1, "msi": 0}
         log = await tenant.control("GET", "/log?surface=graph&method=post&path=work$")
         (entry,) = log["requests"]
         assert entry["caller"]["user"] == ANN
@@ -264,7 +264,7 @@ class TestLog:
     async def test_cleared_and_without_bodies(self, tenant: Tenant, bearer: dict[str, str]) -> None:
         """DELETE forgets; a switch leaves bodies out."""
         await graph(tenant, "POST", "/v1.0/me/work", bearer, data=b"abc")
-        assert await tenant.control("DELETE", "/log") == {"graph": 0, "login": 0, "msi": 0}
+        assert await tenant.control("DELETE", "/log") == {"graph": 0, "upload": 0, "login": 0, "msi": 0}
         await tenant.control("PATCH", "/switches", {"capture_bodies": False})
         await graph(tenant, "POST", "/v1.0/me/work", bearer, data=b"abc")
         (entry,) = (await tenant.control("GET", "/log"))["requests"]

@@ -383,7 +383,7 @@ async def test_attachments_are_listed_added_read_and_deleted(
     await ann.post(path, without_type, expect=400)
 
 
-@pytest.mark.parametrize("action", ["reply", "replyAll", "forward", "createReply", "attachments/createUploadSession"])
+@pytest.mark.parametrize("action", ["reply", "replyAll", "forward", "createReply"])
 async def test_missing_operations_say_so(office: Office, action: str) -> None:
     immutable = office.deliver("ann")
     ann = await office.user("ann")
@@ -445,18 +445,24 @@ async def test_the_msgraph_sdk_reads_drafts_sends_and_pages(office: Office) -> N
     assert len(office.stored("rita")) == 2
 
 
-async def test_five_thousand_messages_list_and_delta_quickly(office: Office) -> None:
-    for number in range(5000):
-        office.deliver("ann", f"Mail {number}")
+async def test_ten_times_as_many_messages_list_and_delta_in_as_many_times_the_work(office: Office) -> None:
+    """5,000 against 500, in the processor's time: nothing is compared with everything."""
     ann = await office.user("ann")
-    started = time.perf_counter()
-    await ann.get("/me/messages?$top=50&$select=id,subject")
     where = "receivedDateTime ge 2020-01-01T00:00:00Z and isRead eq false"
-    await ann.get("/me/messages", params={"$filter": where, "$orderby": "receivedDateTime desc"})
-    listed = time.perf_counter() - started
-    started = time.perf_counter()
-    page = await ann.get("/me/mailFolders/inbox/messages/delta?$select=id", headers={"Prefer": "odata.maxpagesize=50"})
-    first_delta = time.perf_counter() - started
-    assert len(page["value"]) == 50
-    assert listed < 0.6
-    assert first_delta < 0.4
+
+    async def work(more: int) -> float:
+        for number in range(more):
+            office.deliver("ann", f"Mail {number}")
+        started = time.process_time()
+        await ann.get("/me/messages?$top=50&$select=id,subject")
+        await ann.get("/me/messages", params={"$filter": where, "$orderby": "receivedDateTime desc"})
+        page = await ann.get(
+            "/me/mailFolders/inbox/messages/delta?$select=id", headers={"Prefer": "odata.maxpagesize=50"}
+        )
+        assert len(page["value"]) == 50
+        return time.process_time() - started
+
+    await work(50)  # what is done only once
+    few = await work(450)
+    assert await work(4500) < 40 * few
+

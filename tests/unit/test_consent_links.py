@@ -11,10 +11,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from shared.consent import NONCE, Consent, PageError, account_fields, add_query, new_nonce, sign
-from shared.credentials import SignIn, Stored
+from shared.credentials import SignIn
 from shared.errors import ApiError, StorageConflict
 from shared.oauth_apps import OauthApp
 from shared.storage.tables import Row
+from shared.token_records import Stored
 from shared.vault import Vault, decode, encode
 
 APP = OauthApp(id="app", name="Contoso", provider="outlook", client_id="client")

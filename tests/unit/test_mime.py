@@ -133,3 +133,64 @@ def test_the_structured_form_has_one_body_and_every_recipient() -> None:
     assert message["body"] == {"contentType": "html", "content": "<p>h</p>"}
     assert message["bccRecipients"] == [{"emailAddress": {"name": "b@c.example", "address": "b@c.example"}}]
     assert message["internetMessageHeaders"] == [{"name": mime.STAMP, "value": "q1"}]
+
+
+INNER = b"From: x@y.example\r\nSubject: Inner\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nFrom here\r\n.\r\n"
+
+
+def nested(content: bytes, **more: str) -> tuple[EmailMessage, bytes]:
+    """The attachment of a mail, and the bytes of the whole mail."""
+    given = {"filename": "inner.eml", "content": base64.b64encode(content).decode(), **more}
+    raw = built(text="t", html="<p>h</p>", attachments=[given])
+    (found,) = read(raw).iter_attachments()
+    return found, raw
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding"),
+    [
+        (INNER, "7bit"),
+        (INNER + "Grüße\r\n".encode(), "8bit"),
+        (INNER.rstrip(), "7bit"),
+        (b"A: b\r\n\r\n" + INNER, "7bit"),
+    ],
+)
+def test_a_mail_inside_a_mail_is_not_encoded_and_keeps_its_bytes(content: bytes, encoding: str) -> None:
+    """message/rfc822, 7bit or 8bit (RFC 2046 5.2.1), every byte in place; what holds it claims no less."""
+    found, raw = nested(content)
+    assert found.get_content_type() == "message/rfc822"
+    assert (found["Content-Transfer-Encoding"], found.get_filename()) == (encoding, "inner.eml")
+    assert b"\r\n\r\n" + content + b"\r\n--" in raw
+    assert read(raw)["Content-Transfer-Encoding"] == (None if encoding == "7bit" else "8bit")
+
+
+def test_a_mail_with_bare_line_feeds_gets_the_line_ends_of_mail() -> None:
+    """As a file of Unix has them; nothing else changes."""
+    _, raw = nested(INNER.replace(b"\r\n", b"\n"))
+    assert INNER in raw
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"From: x\n\nmixed\r\nends", b"no header\r\n\r\nx", INNER + b"y" * 999, INNER + b"\0", INNER + b"a\rb", b""],
+    ids=range(6),
+)
+def test_what_may_not_travel_unencoded_is_a_file(content: bytes) -> None:
+    """Mixed line ends, long lines, null bytes: an ordinary attachment with exactly these bytes."""
+    found, _ = nested(content, contentType="message/rfc822")
+    assert found.get_content_type() == "application/octet-stream"
+    assert found.get_payload(decode=True) == content
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.binary(max_size=300), st.booleans())
+def test_no_bytes_of_a_nested_mail_are_lost_or_leak_out(body: bytes, as_mail: bool) -> None:
+    """Whatever the content, the recipient has these bytes, and the mail around it is as it was."""
+    content = b"Subject: s\r\n\r\n" * as_mail + body
+    found, raw = nested(content)
+    if found.get_content_type() == "message/rfc822":
+        expected = content if b"\r" in content else content.replace(b"\n", b"\r\n")
+        assert b"\r\n\r\n" + expected + b"\r\n--" in raw
+    else:
+        assert found.get_payload(decode=True) == content
+    assert read(raw)["Subject"] == ""

@@ -26,7 +26,7 @@ def test_the_least_that_is_needed() -> None:
     settings = Settings.from_env(GOOD)
     assert settings.key_ring == (("k1", b"k" * 32),)
     assert settings.storage == {"connection_string": "UseDevelopmentStorage=true"}
-    assert (settings.send_format, settings.poll_interval_s, settings.service_url) == ("mime", 60, "")
+    assert (settings.send_format, settings.poll_interval_s, settings.service_url) == ("mime", 15, "")
     assert settings.oauth_app_extra_scopes == ("User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Shared")
 
 
@@ -112,6 +112,14 @@ def test_seconds_are_whole_and_within_reason(value: str) -> None:
     assert Settings.from_env(GOOD | {"POLL_INTERVAL_SECONDS": "10"}).poll_interval_s == 10
 
 
+def test_the_longest_wait_follows_the_shortest_and_is_never_below_it() -> None:
+    """Twenty times the shortest unless it is set, an hour at most; one below the shortest is a problem."""
+    assert Settings.from_env(GOOD).poll_longest_s == 300
+    assert Settings.from_env(GOOD | {"POLL_INTERVAL_SECONDS": "1800"}).poll_longest_s == 3600
+    assert Settings.from_env(GOOD | {"POLL_LONGEST_SECONDS": "60"}).poll_longest_s == 60
+    assert problems(POLL_LONGEST_SECONDS="14") == ["POLL_LONGEST_SECONDS must not be less than POLL_INTERVAL_SECONDS"]
+
+
 def test_addresses_lose_their_last_slash() -> None:
     """Base URLs are joined with paths that begin with a slash."""
     settings = Settings.from_env(
@@ -180,4 +188,25 @@ def test_every_setting_has_a_purpose_and_a_field() -> None:
     for row in TABLE:
         assert row.purpose.endswith("."), row.name
         assert row.field in fields, row.name
-        assert row.field == row.name.lower() or row.field == "poll_interval_s"
+        assert row.field == row.name.lower() or row.field in ("poll_interval_s", "poll_longest_s")
+
+
+@pytest.mark.parametrize(
+    ("value", "development", "allowed"),
+    [
+        (None, False, ()), (None, True, ("127.0.0.0/8", "::1/128")), ("none", True, ()),
+        ("all", False, ("0.0.0.0/0", "::/0")), ("10.1.2.3/16, fd00:1::/32", True, ("10.1.0.0/16", "fd00:1::/32")),
+    ],
+)  # fmt: skip
+def test_private_webhook_targets_are_networks(value: str | None, development: bool, allowed: tuple[str, ...]) -> None:
+    """None by default; loopback where a development setting says that all runs on one machine."""
+    given = {"WEBHOOK_PRIVATE_TARGETS": value} if value else {}
+    given |= {"GRAPH_ENDPOINT": "http://127.0.0.1:7080"} if development else {}
+    assert Settings.from_env(GOOD | given).webhook_private_targets == allowed
+
+
+@pytest.mark.parametrize("value", ["10.0.0.0/33", "loopback", "10.0.0.0/8;127.0.0.1", "all none"])
+def test_wrong_private_webhook_targets_are_named(value: str) -> None:
+    """With an example of what is right."""
+    (problem,) = problems(WEBHOOK_PRIVATE_TARGETS=value)
+    assert problem.startswith("WEBHOOK_PRIVATE_TARGETS must be all, none, or networks such as 10.1.0.0/16")
