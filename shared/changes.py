@@ -159,10 +159,11 @@ class Changes:
         return len(missing) <= most
 
     async def unconfirmed(self, record: Record, reach: Reach, folder: str, since: datetime, met: set[str]) -> None:
-        """After a delta round of a folder: asks for messages that a hint told of since then and the round did not
-        name. Delta never speaks of what came and went between two of its rounds, so their end may be untold."""
+        """After a delta round of a folder: asks for messages last seen there ("" for anywhere) that were told of since
+        then and that the round did not name. Delta never speaks of what came and went between two of its rounds, so
+        their end may be untold."""
         for key, marker in (await self._markers.in_folder(record["account"], folder, iso(since))).items():
-            if key in met or marker.canary or not marker.id:
+            if key in met or marker.canary or not marker.id or not marker.folder:
                 continue
             try:
                 await self.observe(record, reach, marker.id, UPDATED)

@@ -72,9 +72,9 @@ class Markers:
             return  # noted before: by us, or by the hint that was faster
 
     async def in_folder(self, account: str, folder: str, since: str = "") -> dict[str, Marker]:
-        """The markers last seen in a folder, by key; with `since` those written from then on."""
-        query = "PartitionKey eq @p and folder eq @f and at ge @t"
-        rows = self._table.scan(query, {"p": storable(account), "f": folder, "t": since})
+        """The markers last seen in a folder, "" for any, by key; with `since` those written from then on."""
+        query = "PartitionKey eq @p and at ge @t" + (" and folder eq @f" if folder else "")
+        rows = self._table.scan(query, {"p": storable(account), "t": since} | ({"f": folder} if folder else {}))
         return {row.key: _read(row) async for row in rows}
 
     async def is_first_with(self, account: str, message: dict[str, Any]) -> bool:

@@ -29,6 +29,7 @@ PAGES_PER_ROUND = 20
 ROUND_FOR = timedelta(minutes=3)  # a function may run for ten; a page that is begun is told to its end
 CHECKS_PER_ROUND = 200  # messages asked for by id after a folder was walked anew
 CURSOR_KEPT_S = 3600
+CLOCKS_DIFFER_S = 300
 REST_S, LONGEST_REST_S = 60, 3600  # how long a refused folder is not asked: doubled with each refusal in a row
 NEVER = datetime.max.replace(tzinfo=UTC)
 EXPIRED = (400, 410)  # a cursor that is broken, forgotten, or of another host
@@ -41,7 +42,8 @@ class Cursor:
     """Where the delta of one folder stands: `link` is the next page or the next round. `first_walk` holds until
     a walk is through. `walk` names a walk that follows a forgotten link, until what it did not meet was asked
     for. `kept` is when it was stored, in epoch seconds. `refused` counts how often in a row Graph refused the
-    folder, and until `rests`, in epoch seconds, it is not asked again."""
+    folder, and until `rests`, in epoch seconds, it is not asked again. `open` is since when, in epoch seconds, pages
+    are told that the link does not cover yet: what their worker told before it died, delta may never speak of again."""
 
     folder: str
     link: str = ""
@@ -50,6 +52,7 @@ class Cursor:
     walk: str = ""
     refused: int = 0
     rests: float = 0
+    open: float = 0
     etag: str = ""
 
 
@@ -176,16 +179,21 @@ class Polling:
             if page is None:
                 await self._drop(record, reach, cursor)
                 return replace(cursor, first_walk=False, walk="")  # the folder went away since the tree was read
-            await self._tell(record, reach, cursor, page.get("value", ()), found)
+            following, entries = page.get("@odata.nextLink"), page.get("value", ())
+            if entries and not cursor.open:
+                opened = await self._keep(account, replace(cursor, open=self._clock().timestamp()), cursor.kept)
+                if opened is None:
+                    return cursor
+                cursor = opened
+            await self._tell(record, reach, cursor, entries, found)
             found.pages = found.pages if self._clock() < found.until else 0
-            following = page.get("@odata.nextLink")
-            met |= {Markers.key(one["id"]) for one in page.get("value", ())}
-            if found.is_whole and not following and not cursor.walk:
-                since = datetime.fromtimestamp(before.kept, tz=UTC)
-                await self._changes.unconfirmed(record, reach, cursor.folder, since, met)
+            met |= {Markers.key(one["id"]) for one in entries}
+            if not following:
+                await self._confirm(record, reach, before, cursor, met, found.is_whole)
+                cursor = replace(cursor, open=0)
             cursor = replace(cursor, link=following or page.get("@odata.deltaLink", ""))
             cursor = replace(cursor, first_walk=cursor.first_walk and bool(following))
-            if page.get("value") or following or self._is_due(cursor, before):
+            if entries or following or self._is_due(cursor, before):
                 kept = await self._keep(account, cursor)
                 if kept is None:
                     return cursor
@@ -207,6 +215,17 @@ class Polling:
             found.changed = found.changed or not cursor.first_walk
             found.told += [told] if told else []
 
+    async def _confirm(
+        self, record: Record, reach: Reach, before: Cursor, cursor: Cursor, met: set[str], is_whole: bool
+    ) -> None:
+        """At the end of a round of a folder: asks for what was told by others than this round, where delta may not
+        have told of its end. That is what hints told of (whole rounds of push), what was looked up during a first
+        walk, and what a worker told that died before it moved the cursor."""
+        if before.open:  # in whichever folder it was by then
+            await self._changes.unconfirmed(record, reach, "", _before(before.open), met)
+        elif not cursor.walk and (is_whole or cursor.first_walk):
+            await self._changes.unconfirmed(record, reach, cursor.folder, _before(before.kept), met)
+
     async def _look_for_unmet(self, record: Record, reach: Reach, cursor: Cursor) -> Cursor:
         """After a walk: what was last seen in this folder and not met there was deleted or moved."""
         if await self._changes.unmet(record, reach, cursor.folder, cursor.walk, CHECKS_PER_ROUND):
@@ -217,7 +236,7 @@ class Polling:
     def _is_due(self, cursor: Cursor, before: Cursor) -> bool:
         """After an empty round the older link serves as well, so that a quiet folder costs no write; links do not
         live for ever, so once an hour the newer one is kept all the same."""
-        if before.refused or cursor.first_walk != before.first_walk:
+        if before.refused or before.open or cursor.first_walk != before.first_walk:
             return True
         return self._clock().timestamp() - before.kept > CURSOR_KEPT_S
 
@@ -262,6 +281,7 @@ class Polling:
         value = {"folder": cursor.folder, "link": cursor.link, "first_walk": cursor.first_walk, "kept": kept}
         value |= {"walk": cursor.walk} if cursor.walk else {}
         value |= {"refused": cursor.refused, "rests": cursor.rests} if cursor.refused else {}
+        value |= {"open": cursor.open} if cursor.open else {}
         row = Row(storable(account), digest(cursor.folder), value, cursor.etag)
         try:
             stored = await (self._cursors.replace(row) if cursor.etag else self._cursors.insert(row))
@@ -272,6 +292,11 @@ class Polling:
     async def forget(self, account: str) -> None:
         """Removes the cursors of a deleted account."""
         await self._cursors.clear(storable(account))
+
+
+def _before(epoch_s: float) -> datetime:
+    """A moment of our own clock as the slowest of the others may have written it."""
+    return datetime.fromtimestamp(max(epoch_s - CLOCKS_DIFFER_S, 0), tz=UTC)
 
 
 def _read(row: Row) -> Cursor:

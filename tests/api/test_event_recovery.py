@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -522,6 +523,55 @@ async def test_a_worker_that_dies_while_it_tells_is_followed_by_one_that_tells_t
     workshop.world.notifier._pending.clear()
     await changes.hinted(account, [["created", mail, "s"]])
     assert await told(workshop, account) == {("messageNew", mail, ""): 1, ("messageUpdated", mail, "\\Seen"): 1}
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["stays", "moved"])
+async def test_a_mail_told_by_a_poll_that_died_and_gone_before_the_next_is_told_as_deleted(
+    workshop: Workshop, moved: bool
+) -> None:
+    """The cursor did not move on, so delta never speaks of the mail again; what was told of it is asked for."""
+    account = await workshop.delegated(SUPPORT, await workshop.own())
+    await workshop.run_for(60)
+    polling, mail = workshop.services.polling, workshop.deliver(SUPPORT, "Brief")
+    record, real = await workshop.record(account), workshop.services.changes.entry
+
+    async def tells_and_dies(*given: Any, **named: Any) -> Any:
+        if moved:
+            workshop.move(SUPPORT, mail, "junkemail")
+        await real(*given, **named)
+        raise KeyboardInterrupt
+
+    workshop.services.changes.entry = tells_and_dies  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        await polling.poll(record, await workshop.services.accounts.reach(record))
+    workshop.services.changes.entry = real  # type: ignore[method-assign]
+    assert await told(workshop, account) == {("messageNew", mail, ""): 1}
+    workshop.remove(SUPPORT, mail)
+    await workshop.run_for(600)
+    assert await told(workshop, account) == {("messageNew", mail, ""): 1, ("messageDeleted", mail, ""): 1}
+    rows = await workshop.services.tables["cursors"].partition(account)
+    assert rows
+    assert not any(row.value.get("open") for row in rows)
+
+
+async def test_a_mail_told_beside_a_first_walk_and_gone_before_its_end_is_told_as_deleted(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long walk does not hold up what arrives; what came and went during it, the walk never names."""
+    monkeypatch.setattr("shared.polling.ROUND_FOR", timedelta(0))  # one page a round
+    for number in range(500):
+        workshop.deliver(SUPPORT, f"Old {number}")
+    account = await workshop.delegated(SUPPORT, await workshop.own())
+    await workshop.run_for(16, 5)
+    assert not await workshop.services.polling.has_walked(account)
+    mail = workshop.deliver(SUPPORT, "Brief")
+    while not await told(workshop, account):
+        assert not await workshop.services.polling.has_walked(account)
+        await workshop.run_for(16, 5)
+    workshop.remove(SUPPORT, mail)
+    await workshop.run_for(900)
+    assert await workshop.services.polling.has_walked(account)
+    assert await told(workshop, account) == {("messageNew", mail, ""): 1, ("messageDeleted", mail, ""): 1}
 
 
 async def test_an_account_whose_recurring_job_is_gone_gets_a_new_one(workshop: Workshop) -> None:

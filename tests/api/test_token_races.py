@@ -202,11 +202,18 @@ async def test_deleting_during_a_renewal_does_not_bring_the_credentials_back(wor
     await workshop.services.accounts.change(  # without one the deletion need not wait for a token to end it with
         account, lambda record: {name: value for name, value in record.items() if name != "subscription"}
     )
-    workshop.world.faults.add({"path_regex": TOKEN_PATH}, {"delay_s": 4}, None)
-    renewing = asyncio.create_task(tokens_for([worker], account))
-    await asyncio.sleep(0.25)
-    await workshop.services.onboarding.delete(account)
-    (found,) = await renewing
+    records = worker.credentials._records
+    settle, renewed = records.settle, []
+
+    async def settles_late(key: str, claimed: Any, fresh: Any) -> bool:
+        await workshop.services.onboarding.delete(account)
+        await workshop.run_due()
+        renewed.append(fresh)
+        return await settle(key, claimed, fresh)
+
+    records.settle = settles_late  # type: ignore[method-assign]
+    (found,) = await tokens_for([worker], account)
+    assert renewed
     assert isinstance(found, CredentialError)
     assert await workshop.services.tables["credentials"].get(account, "cache") is None
     await worker.close()
