@@ -244,6 +244,7 @@ class Changes:
         except GraphFailure as failure:
             if failure.status not in (400, 404):
                 raise
+            await self._check_open(reach)
             await self._gone(record, message_id, marker, created="created" in kinds)
             return None
         message = answer.json()
@@ -254,6 +255,17 @@ class Changes:
         if self._is_news(record, message) and (known is None or (known.pending and known.changes == 0)):
             return await self._new(record, reach, message, marker, walk)
         return await self._updated(record, message, marker, walk)
+
+    async def _check_open(self, reach: Reach) -> None:
+        """A shared mailbox that is no longer open answers 404 for its messages too (graph.md 9.1): that deletes
+        nothing. GraphFailure with 403 when it is closed, which `_put_off` takes for what it is."""
+        try:
+            if reach.is_foreign:
+                await self._access.call(reach, lambda c: requests.folder(c, reach.mailbox, "inbox"))
+        except GraphFailure as failure:
+            if failure.status != 404:
+                raise
+            raise GraphFailure(403, failure.code, failure.message) from None
 
     async def _gone(self, record: Record, message_id: str, marker: Marker | None, *, created: bool) -> None:
         event = "messageMissing" if created and marker is None else "messageDeleted"

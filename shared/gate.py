@@ -25,6 +25,8 @@ from shared.vault import SealBroken
 PUT_BACK_S = 60.0
 # Jobs of the service itself, which share a queue with those of mailboxes: no pause of these holds them up.
 ALWAYS = frozenset({"reseal", "delete", "purge"})
+# What differs between two messages about the same work.
+PASSING = frozenset({"due", "active", "number", "failures", "attempt", "after", "queued", "waits", "busy", "early"})
 log = logging.getLogger("graphpost.gate")
 
 
@@ -92,6 +94,6 @@ def _job(text: str) -> dict[str, Any]:
 
 
 def _same(text: str, job: dict[str, Any]) -> str:
-    """The same for every turn of a recurring job."""
-    lasting = {name: value for name, value in job.items() if name != "due"}
-    return json.dumps(lasting, sort_keys=True) if "chain" in job else text
+    """The same for every message about the same work, however often it was put back or came again."""
+    lasting = {name: value for name, value in job.items() if name not in PASSING}
+    return json.dumps(lasting, sort_keys=True) if lasting else text

@@ -123,7 +123,9 @@ class Outbox(OutboxRecords):
             await self._wait_for_record(job)
             return
         state = row.columns["state"]
-        if state in (WAITING, UNCLEAR) and self._is_early(row):
+        if state in UNDERWAY and row.value.get("ending"):
+            await self._finish(row)
+        elif state in (WAITING, UNCLEAR) and self._is_early(row):
             # A message of an earlier turn, or a clock ahead of ours.
             await self._schedule.once(parse_time(row.value["nextAttempt"]), QUEUE, self.job(row))
         elif state == WAITING:
@@ -227,7 +229,14 @@ class Outbox(OutboxRecords):
         if failure.may_have_acted:
             # A server that was busy rarely did the work all the same, so two looks are enough.
             needed = 2 if failure.status == 503 else ABSENCES
-            await self._look_later(replace(row, value=row.value | {"absencesNeeded": needed}), str(failure))
+            noted = replace(row, value=row.value | {"absencesNeeded": needed})
+            await self._look_later(noted, str(failure), at_least_s=failure.retry_after_s or 0)
+            return
+        if failure.status == 503 and failure.retry_after_s is not None and not row.value.get("parts"):
+            # Turned away by the throttling in front of the mailbox, as far as anybody can tell: one look is enough,
+            # and it was no attempt. The draft of a large mail shows by itself whether it was sent.
+            value = row.value | {"absencesNeeded": 1, "attemptsMade": row.value["attemptsMade"] - 1, "unspent": True}
+            await self._look_later(replace(row, value=value), str(failure), at_least_s=failure.retry_after_s)
             return
         if is_throttled(failure):
             await self._throttled(row, failure)
@@ -274,9 +283,25 @@ class Outbox(OutboxRecords):
             await self._give_up(row, "failed", error)
 
     async def _give_up(self, row: Row, state: str, error: dict[str, Any]) -> None:
-        data = {"error": error["message"], "errorCode": error["code"]}
+        """The end is written down before it is told: a process that dies in between is followed by one that tells the
+        same, and not by another try."""
+        ending = {"state": state, "error": error, "by": secrets.token_hex(8)}
+        value = row.value | {"ending": ending, "nextAttempt": iso(self._clock())}
+        try:
+            row = await self._table.merge(replace(row, value=value, columns=with_state(row, UNCLEAR)))
+        except StorageConflict:
+            there = await self._table.get(row.partition, row.key)
+            if there is None or there.value.get("ending") != ending:
+                return  # deleted meanwhile, or another run has it
+            row = there  # our own write, repeated by the storage client after a lost answer
+        await self._finish(row)
+
+    async def _finish(self, row: Row) -> None:
+        ending = row.value["ending"]
+        data = {"error": ending["error"]["message"], "errorCode": ending["error"]["code"]}
         await self._tell(row, "messageFailed", data, f"failed {row.key}")
-        await self._end(row, state, error)
+        kept = replace(row, value={name: content for name, content in row.value.items() if name != "ending"})
+        await self._end(kept, ending["state"], ending["error"])
 
     async def _wait(self, row: Row, wait_s: float, error: dict[str, Any] | None) -> None:
         when = self._clock() + timedelta(seconds=wait_s)
@@ -285,9 +310,9 @@ class Outbox(OutboxRecords):
 
     # -- unclear outcomes ----------------------------------------------------------------------------------
 
-    async def _look_later(self, row: Row, reason: str, *, absences: int = 0) -> None:
+    async def _look_later(self, row: Row, reason: str, *, absences: int = 0, at_least_s: float = 0) -> None:
         looks = row.value.get("looks", 0)
-        when = self._clock() + timedelta(seconds=LOOKS_S[min(looks, len(LOOKS_S) - 1)])
+        when = self._clock() + timedelta(seconds=max(LOOKS_S[min(looks, len(LOOKS_S) - 1)], at_least_s))
         value = row.value | {"looks": looks + 1, "absences": absences, "reason": reason, "nextAttempt": iso(when)}
         await self._settle(row, value, UNCLEAR)
         await self._schedule.once(when, QUEUE, self.job(row))
@@ -300,16 +325,21 @@ class Outbox(OutboxRecords):
             await self._remove(row)
             return
         told = await self._events.seen(row.value["account"], f"sent {row.key}", about=row.key, order=LAST)
-        finding = traces.FOUND if told else await self._find(row)
-        absences = row.value.get("absences", 0) + (finding == traces.ABSENT)
+        finding, wait_s = (traces.FOUND, 0.0) if told else await self._find(row)
+        # What lies in Drafts may be about to leave, so that earlier absences say nothing any more.
+        seen = 0 if finding == traces.DRAFT else row.value.get("absences", 0)
+        absences = seen + (finding == traces.ABSENT)
         if finding == traces.FOUND:
             await self._sent(row)
         elif absences >= row.value.get("absencesNeeded", ABSENCES):
-            anew = {"looks": 0, "absences": 0, "absencesNeeded": ABSENCES, "reason": ""}
+            anew = {"looks": 0, "absences": 0, "absencesNeeded": ABSENCES, "reason": "", "unspent": False}
             fresh = replace(row, value=row.value | anew)
-            await self._failed(fresh, record, f"Not sent: {reason}", "ConnectionError", again=True)
+            if row.value.get("unspent"):
+                await self._attempt(fresh)
+            else:
+                await self._failed(fresh, record, f"Not sent: {reason}", "ConnectionError", again=True)
         elif row.value.get("looks", 0) < MOST_LOOKS:
-            await self._look_later(row, reason, absences=absences)
+            await self._look_later(row, reason, absences=absences, at_least_s=wait_s)
         else:
             text = (
                 f"It is not known whether the mail was sent: {reason}, and when its mailbox was looked at, "
@@ -317,16 +347,16 @@ class Outbox(OutboxRecords):
             )
             await self._give_up(row, UNKNOWN, {"message": text, "code": "SendOutcomeUnknown", "statusCode": 0})
 
-    async def _find(self, row: Row) -> str:
-        """sent, draft (there but not sent), absent, or unreachable."""
+    async def _find(self, row: Row) -> tuple[str, float]:
+        """sent, draft (there but not sent), absent, or unreachable; and how long Graph wants not to be asked."""
         try:
             record = await self._accounts.get(row.value["account"])
             reach = await self._accounts.reach(record)
             if row.value.get("parts"):
-                return await self._large.finding(row, reach)
-            return await traces.look(self._access, reach, row.value["messageId"], row.key)
-        except (CredentialError, GraphFailure, ApiError):
-            return traces.UNREACHABLE
+                return await self._large.finding(row, reach), 0.0
+            return await traces.look(self._access, reach, row.value["messageId"], row.key), 0.0
+        except (CredentialError, GraphFailure, ApiError) as failure:
+            return traces.UNREACHABLE, getattr(failure, "retry_after_s", None) or 0.0
 
     # -- the record ----------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from shared.storage.tables import Row, Table
 PARTITION = "due"
 HORIZON_S = 60  # the scheduler runs once a minute and looks that far ahead
 SOON_S = 120  # what is due within that goes on its queue at once, so that short intervals need no scheduler
+TICK_FOR = timedelta(seconds=50)  # the next minute's look goes on with the rest
 SAFETY_S = 600  # a job that has not ended its turn by then is started again
 
 
@@ -55,14 +56,18 @@ class Schedule:
         return {key.partition("~")[2] for _, key in await self._table.keys("PartitionKey eq @p", {"p": PARTITION})}
 
     async def tick(self, now: datetime, most: int = 1000) -> int:
-        """Moves what is due within the next minute onto its queue; the number moved. Reads only that."""
+        """Moves what is due within the next minute onto its queue, `most` rows after `most` rows while time is left;
+        the number moved. Reads only that."""
         limit = time_key((now + timedelta(seconds=HORIZON_S)).timestamp())
-        moved = 0
-        rows = self._table.scan("PartitionKey eq @p and RowKey lt @k", {"p": PARTITION, "k": limit}, most)
-        async for row in rows:
-            await self._start(row, now)
-            moved += 1
-        return moved
+        moved, until = 0, self._clock() + TICK_FOR
+        while True:
+            before = moved
+            rows = self._table.scan("PartitionKey eq @p and RowKey lt @k", {"p": PARTITION, "k": limit}, most)
+            async for row in rows:
+                await self._start(row, now)
+                moved += 1
+            if moved - before < most or self._clock() >= until:
+                return moved
 
     async def _start(self, row: Row, now: datetime) -> None:
         queue, job = row.value["queue"], row.value["job"]

@@ -7,6 +7,7 @@ of a subscription is counted from when we got it, on our own clock, by how long 
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
@@ -128,7 +129,8 @@ class Subscriptions:
         if state.get("state") != "error" or verify:
             return True
         failed = datetime.fromtimestamp(state["time"] / 1000, tz=UTC)
-        return not failed <= now < failed + timedelta(seconds=retry_wait_s(state.get("retryCount", 1)))
+        wait_s = max(retry_wait_s(state.get("retryCount", 1)), state.get("retryAfter", 0))
+        return not failed <= now < failed + timedelta(seconds=wait_s)
 
     def _made_with(self, reach: Reach, base: str) -> dict[str, str]:
         """What a subscription made now is made with, as the record keeps it."""
@@ -309,7 +311,8 @@ class Subscriptions:
     ) -> None:
         """Notes what went wrong and when it is tried again, unless somebody else has taken over since. A subscription
         that has run out meanwhile is none."""
-        now = self._clock()
+        now, told_s = self._clock(), math.ceil(getattr(failure, "retry_after_s", None) or 0)
+        told = {"retryAfter": told_s} if told_s else {}
 
         def note(record: Record) -> Record | None:
             if not _is_held(record, lease):
@@ -317,11 +320,12 @@ class Subscriptions:
             del record["subscribing"]
             if (record.get("subscription") or {}).get("id") and self._left(record)[0] <= timedelta(0):
                 record = _without_subscription(record, keep_state=True)
-            return _with_state(record, "error", now, error=str(failure))
+            return _with_state(record, "error", now, error=str(failure), **told)
 
         stored = await self.tell(account, reach, note)
         failures = (((stored or {}).get("subscription") or {}).get("state") or {}).get("retryCount", 1)
-        await self._accounts.queue_job(account, "subscribe", retry_wait_s(failures), failures=failures)
+        wait_s = max(retry_wait_s(failures), told_s)
+        await self._accounts.queue_job(account, "subscribe", wait_s, failures=failures)
 
 
 def other_end(failure: GraphFailure, now: datetime) -> datetime | None:
@@ -337,7 +341,7 @@ def other_end(failure: GraphFailure, now: datetime) -> datetime | None:
 def _date(header: str) -> datetime | None:
     try:
         return parsedate_to_datetime(header)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -351,7 +355,7 @@ def _is_held(record: Record, lease: str) -> bool:
     return bool((record.get("subscribing") or {}).get("by") == lease)
 
 
-def _with_state(record: Record, state: str, now: datetime, **more: str) -> Record:
+def _with_state(record: Record, state: str, now: datetime, **more: str | int) -> Record:
     """The record with the state EmailEngine shows; an error counts as one more in a row."""
     subscription = record.get("subscription") or {}
     failures = (subscription.get("state") or {}).get("retryCount", 0) + (state == "error")

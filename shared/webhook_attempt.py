@@ -115,7 +115,7 @@ def retry_after_s(text: str, now: datetime) -> float:
     except ValueError:
         try:
             wait_s = (parsedate_to_datetime(text) - now).total_seconds()
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             return 0.0
     return min(max(wait_s, 0.0), LONGEST_RETRY_AFTER_S) if wait_s == wait_s else 0.0
 

@@ -359,6 +359,37 @@ async def test_a_state_whose_teller_died_is_told_once_by_the_next_one(workshop: 
 # -- canaries ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_shared_mailbox_that_closes_while_it_is_read_tells_no_deletion(workshop: Workshop) -> None:
+    """Full Access is taken away in the middle of a page: every message answers 404 from then on. What was there
+    stays there; when it is open again, what really happened is told."""
+    directory = workshop.world.directory
+    account = await workshop.delegated(SUPPORT, await workshop.own())
+    mails = [workshop.deliver(SUPPORT, f"Mail {number}") for number in range(3)]
+    await workshop.run_for(120)
+    for mail in mails:
+        workshop.mark(SUPPORT, mail, isRead=True)
+    changes = workshop.services.changes
+    real = changes.entry
+
+    async def closes(*given: Any, **named: Any) -> Any:
+        directory.revoke(ANN, SUPPORT, "full_access")
+        return await real(*given, **named)
+
+    changes.entry = closes  # type: ignore[method-assign]
+    await workshop.run_for(30)
+    changes.entry = real  # type: ignore[method-assign]
+    await workshop.run_for(7200, 300)
+    assert await workshop.events(account, "messageDeleted") == []
+    directory.grant(ANN, SUPPORT, "full_access")
+    workshop.remove(SUPPORT, mails[0])
+    await workshop.timers()
+    await workshop.run_for(7200, 300)
+    gone = await workshop.events(account, "messageDeleted")
+    assert [one["data"]["id"] for one in gone] == [mails[0]]
+    read = await workshop.events(account, "messageUpdated")
+    assert {one["data"]["id"] for one in read} >= set(mails[1:])
+
+
 async def test_two_jobs_at_once_make_one_canary(workshop: Workshop) -> None:
     """Both found a subscription without proof and without a canary: one draft is made."""
     workshop.world.switches.notification_loss = 1

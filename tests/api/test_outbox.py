@@ -254,7 +254,8 @@ async def test_throttling_waits_as_told_uses_no_attempt_and_survives_the_process
     await workshop.run_due()
     entry = await workshop.services.outbox.entry(answer["queueId"])
     assert entry is not None
-    assert (entry["attemptsMade"], entry["progress"]) == (0, {"status": "queued"})
+    progress = "queued" if status == 429 else "processing"  # a busy server may have done the work, so it is looked for
+    assert (entry["attemptsMade"], entry["progress"]) == (0, {"status": progress})
     other = workshop.build()
     await other.outbox.send({"queueId": answer["queueId"]})
     await other.close()

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from local import services
+from shared import traces
 from tests.support.application import Application
 from tests.support.desk import Desk, Json, eventually, soon
 from tests.support.receiver import Received, Receiver
@@ -1030,6 +1031,57 @@ async def test_a_busy_server_is_asked_again_after_two_looks(sending: Sending) ->
     assert len(looks) == 2
 
 
+async def test_a_server_that_did_the_work_and_says_busy_is_not_asked_again(sending: Sending) -> None:
+    """503 with Retry-After, and the mail went all the same: the one look finds it."""
+    await sending.begin({"after": {"status": 503, "retry_after": "1"}})
+    await sending.shop.run_for(300)
+    assert (sending.tries, sending.arrived) == (1, 1)
+    assert await sending.told() == ["messageSent"]
+
+
+async def test_a_copy_seen_in_drafts_makes_earlier_absences_worthless(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absent, absent, in Drafts, absent: that is one absence, so the mail is not tried again yet."""
+    seen = iter([traces.ABSENT, traces.ABSENT, traces.DRAFT, traces.ABSENT, traces.FOUND])
+
+    async def look(*_: Any) -> str:
+        return next(seen)
+
+    monkeypatch.setattr(traces, "look", look)
+    await sending.begin({"after": {"status": 504}})
+    await sending.shop.run_for(4000, tick_s=300)
+    assert (sending.tries, sending.arrived) == (1, 1)
+    assert await sending.told() == ["messageSent"]
+
+
+@pytest.mark.parametrize("at", ["messageFailed", "end"])
+async def test_a_refused_mail_whose_process_dies_at_the_end_is_not_sent_later(sending: Sending, at: str) -> None:
+    """Refused for good, the process died, and meanwhile the mailbox would take it: it stays failed, told once."""
+    outbox, real = sending.shop.services.outbox, {}
+    for name in ("_tell", "_end"):
+        real[name] = getattr(outbox, name)
+
+    async def dies(row: Any, what: str, *rest: Any, **named: Any) -> None:
+        if what in ("messageFailed", "failed"):
+            raise KeyboardInterrupt
+        await real["_tell"](row, what, *rest, **named)
+
+    name = "_tell" if at == "messageFailed" else "_end"
+    setattr(outbox, name, dies)
+    with pytest.raises(KeyboardInterrupt):
+        await sending.begin({"status": 403}, 1)
+    setattr(outbox, name, real[name])
+    await sending.shop.timers()
+    await sending.shop.run_for(4000, tick_s=300)
+    await sending.shop.timers()
+    await sending.shop.run_for(600)
+    assert sending.arrived == 0
+    events = await sending.shop.events(sending.account)
+    assert [one["event"] for one in events].count("messageFailed") == 1
+    assert not any(one["event"] == "messageSent" for one in events)
+
+
 async def test_a_mail_that_nobody_can_look_for_ends_as_unknown_and_is_not_sent_again(sending: Sending) -> None:
     """Sent or not, and the mailbox cannot be asked: one messageFailed that says so, and no second try."""
     sending.shop.world.faults.add({"method": "GET", "path_regex": "/messages$"}, {"status": 403}, None)
@@ -1151,7 +1203,7 @@ async def test_retries_pause_longer_each_time(sending: Sending) -> None:
 
 async def test_a_cancel_while_the_mail_waits_for_its_retry_is_final(sending: Sending) -> None:
     """Between two attempts the mail is waiting and can be taken back."""
-    await sending.begin({"status": 503, "retry_after": "1"}, 1)
+    await sending.begin({"status": 429, "retry_after": "1"}, 1)
     assert await sending.shop.services.outbox.cancel(sending.answer["queueId"]) is True
     await sending.shop.run_for(600)
     assert (sending.tries, sending.arrived) == (1, 0)

@@ -183,8 +183,20 @@ async def test_two_jobs_of_one_moment_do_not_replace_each_other(board: Board) ->
     assert len(await board.tick(30 * 86_400)) == 4
 
 
-async def test_a_timer_takes_the_oldest_first_and_at_most_so_many(board: Board) -> None:
+async def test_a_timer_takes_everything_due_the_oldest_first(board: Board) -> None:
+    """However much it is, in portions."""
+    for number in range(7):
+        await board.schedule.once(START + timedelta(days=30, seconds=number), "q", {"n": number})
+    board.now += timedelta(days=31)
+    assert await board.schedule.tick(board.now, most=3) == 7
+    assert [job["n"] for _, job, _ in board.queued] == list(range(7))
+
+
+async def test_a_timer_whose_minute_is_over_leaves_the_rest_to_the_next(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is left over is taken next time."""
+    monkeypatch.setattr("shared.schedule.TICK_FOR", timedelta(0))
     for number in range(5):
         await board.schedule.once(START + timedelta(days=30, seconds=number), "q", {"n": number})
     board.now += timedelta(days=31)
