@@ -5,7 +5,7 @@ Folder names are localised, so special uses are found by the ids of the well-kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,6 +172,17 @@ class Mailboxes:
         if found is None and wanted and wanted != WHOLE:
             found = (await self.refresh(account, reach, stored)).place(wanted)
         return found
+
+    async def holding(self, account: str, reach: Reach, folders: Collection[str]) -> Tree:
+        """The stored tree; read anew once when it lacks one of these folders. What still lacks then, or when Graph
+        refuses, has no path."""
+        stored = await self.stored(account)
+        if stored is not None and all(one in stored.folders for one in folders):
+            return stored
+        try:
+            return await self.refresh(account, reach, stored)
+        except GraphFailure:
+            return stored or Tree()
 
     async def counted(self, account: str, reach: Reach) -> tuple[Tree, Counts]:
         """The tree with the number of messages and of unread ones in each folder, all as they are now."""
