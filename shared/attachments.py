@@ -101,12 +101,17 @@ def _file(shown: dict[str, Any]) -> dict[str, Any]:
     return {"content": content} | _named(shown, shown.get("name"), shown.get("contentType"))
 
 
+def item_kind(raw: bytes) -> tuple[str, str]:
+    """The type of an attached item's content, and the ending of its file name (graph.md 7.2)."""
+    start = raw[:64].lstrip().upper()
+    if start.startswith(b"BEGIN:VCALENDAR"):
+        return "text/calendar", ".ics"
+    return ("text/vcard", ".vcf") if start.startswith(b"BEGIN:VCARD") else ("message/rfc822", ".eml")
+
+
 def _item(shown: dict[str, Any], raw: bytes) -> dict[str, Any]:
     """A message, an event or a contact, as MIME, iCalendar or vCard (graph.md 7.2)."""
-    kind, ending = "message/rfc822", ".eml"
-    for mark, other in ((b"BEGIN:VCALENDAR", ("text/calendar", ".ics")), (b"BEGIN:VCARD", ("text/vcard", ".vcf"))):
-        if raw.lstrip()[: len(mark)].upper() == mark:
-            kind, ending = other
+    kind, ending = item_kind(raw)
     name = str(shown.get("name") or "message")
     name = name if name.lower().endswith(ending) else name[: 256 - len(ending)] + ending
     return {"content": base64.b64encode(raw).decode()} | _named(shown, name, kind)

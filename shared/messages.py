@@ -89,36 +89,44 @@ def cut(text: str, max_bytes: int | None) -> tuple[str, bool]:
     return raw[:max_bytes].decode("utf-8", "ignore"), True
 
 
-def message_view(message: dict[str, Any], attachments: list[dict[str, Any]]) -> dict[str, Any]:
-    """The single-message form, without `path` and without text content. Empty values are left out."""
+def listed_view(message: dict[str, Any], attachments: list[dict[str, Any]]) -> dict[str, Any]:
+    """The form of a message in lists, without `path`. Empty values are left out."""
     kind, content = text_part(message)
-    headers = headers_of(message)
+    flags = flags_of(message)
     view: dict[str, Any] = {
         "id": message["id"],
         "emailId": message["id"],
         "threadId": message.get("conversationId"),
         "date": iso(parse_time(message["receivedDateTime"])) if message.get("receivedDateTime") else None,
-        "flags": flags_of(message),
+        "flags": flags,
     }
     optional = {
         "labels": message.get("categories"),
-        "unseen": not message.get("isRead"),
-        "flagged": (message.get("flag") or {}).get("flagStatus") == "flagged",
-        "draft": bool(message.get("isDraft")),
+        "unseen": "\\Seen" not in flags,
+        "flagged": "\\Flagged" in flags,
+        "draft": "\\Draft" in flags,
         "subject": message.get("subject"),
         "from": address_of(message.get("from")),
-        "sender": address_of(message.get("sender")),
         "replyTo": addresses_of(message.get("replyTo")),
         "to": addresses_of(message.get("toRecipients")),
         "cc": addresses_of(message.get("ccRecipients")),
-        "bcc": addresses_of(message.get("bccRecipients")),
         "messageId": message.get("internetMessageId"),
-        "inReplyTo": next(iter(headers.get("in-reply-to", ())), None),
-        "headers": headers,
         "preview": message.get("bodyPreview"),
         "attachments": attachments,
-        "isAutoReply": is_auto_reply(message.get("subject") or "", headers),
     }
     view |= {name: value for name, value in optional.items() if value}
     size = len(content.encode("utf-8", "surrogatepass"))
     return view | {"text": {"id": message["id"], "encodedSize": {kind: size}}}
+
+
+def message_view(message: dict[str, Any], attachments: list[dict[str, Any]]) -> dict[str, Any]:
+    """The single-message form, without `path` and without text content. Empty values are left out."""
+    headers = headers_of(message)
+    more = {
+        "sender": address_of(message.get("sender")),
+        "bcc": addresses_of(message.get("bccRecipients")),
+        "inReplyTo": next(iter(headers.get("in-reply-to", ())), None),
+        "headers": headers,
+        "isAutoReply": is_auto_reply(message.get("subject") or "", headers),
+    }
+    return listed_view(message, attachments) | {name: value for name, value in more.items() if value}

@@ -26,6 +26,8 @@ from shared.graph.client import Graph
 from shared.idempotency import Idempotency
 from shared.lanes import Lanes
 from shared.large_mail import LargeMail
+from shared.listing import Listing
+from shared.mailbox_list import MailboxList
 from shared.mailboxes import Mailboxes
 from shared.markers import Markers
 from shared.message_events import MessageEvents
@@ -36,6 +38,7 @@ from shared.outbox import Outbox
 from shared.poison import Poison
 from shared.polling import Polling
 from shared.proof import Proof
+from shared.reading import Reading
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
@@ -120,6 +123,9 @@ class Ears:
     """How changes of mailboxes are heard of."""
 
     mailboxes: Mailboxes
+    mailbox_list: MailboxList
+    listing: Listing
+    reading: Reading
     subscriptions: Subscriptions
     changes: Changes
     polling: Polling
@@ -249,6 +255,9 @@ def _ears(on: Ground) -> Ears:
     proof = Proof(on.accounts, subscriptions, canary, on.clock)
     return Ears(
         mailboxes=mailboxes,
+        mailbox_list=MailboxList(on.accounts, mailboxes),
+        listing=Listing(on.accounts, on.access, mailboxes),
+        reading=Reading(on.accounts, on.access, mailboxes),
         subscriptions=subscriptions,
         changes=changes,
         polling=polling,

@@ -32,7 +32,7 @@ def _attachments(value: object) -> list[dict[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(one, dict) and one.get("name") for one in value):
-        raise ControlError(400, "attachments is a list of {name, content_type, content_base64}.")
+        raise ControlError(400, "attachments is a list of {name, content_type, content_base64 or link}.")
     return [_attachment(one) for one in value]
 
 
@@ -45,6 +45,7 @@ def _attachment(given: dict[str, Any]) -> dict[str, Any]:
         "contentBytes": content,
         "isInline": bool(given.get("is_inline")),
         "contentId": given.get("content_id"),
+        "link": given.get("link"),
     }
 
 

@@ -230,6 +230,7 @@ def _given_attachment(entry: dict[str, Any]) -> Attachment:
         content=base64.b64decode(entry.get("contentBytes", "")),
         is_inline=bool(entry.get("isInline")),
         content_id=entry.get("contentId"),
+        link=entry.get("link") or "",
     )
 
 

@@ -70,6 +70,9 @@ class Mailbox:
         self._now = now
         self._on_change = on_change
         self._newest_first: list[Message] | None = None
+        # The folders below each one, and the shape of the tree they were collected from: 5,000 folders stay cheap.
+        self._shape = 0
+        self._children: tuple[int, dict[str, list[Folder]]] | None = None
         self._make_initial_folders()
 
     # -- folders ------------------------------------------------------------------------------------------
@@ -94,6 +97,7 @@ class Mailbox:
         folder.is_hidden = hidden or (well_known is not None and starts_hidden(well_known))
         folder.created_at_seq = self._touch_folder(folder)
         self.folders[folder.id] = folder
+        self._shape += 1
         if well_known:
             self.well_known[well_known] = folder
         if parent is not None:
@@ -112,7 +116,13 @@ class Mailbox:
         raise item_not_found() if reference.startswith("AAk") else folder_not_found()
 
     def children(self, parent: Folder) -> list[Folder]:
-        return [folder for folder in self.folders.values() if folder.parent is parent]
+        if self._children is None or self._children[0] != self._shape:
+            below: dict[str, list[Folder]] = {}
+            for folder in self.folders.values():
+                if folder.parent is not None:
+                    below.setdefault(folder.parent.id, []).append(folder)
+            self._children = (self._shape, below)
+        return list(self._children[1].get(parent.id, ()))
 
     def visible_folders(self) -> list[Folder]:
         """Every folder below the root, flat (graph.md 5.3: folder delta returns all levels)."""
@@ -125,6 +135,7 @@ class Mailbox:
     def move_folder(self, folder: Folder, parent: Folder) -> None:
         old = folder.parent
         folder.parent = parent
+        self._shape += 1
         for touched in (folder, parent, old):
             if touched is not None:
                 self._touch_folder(touched)
@@ -136,6 +147,7 @@ class Mailbox:
         for message in list(folder.items.values()):
             self.remove(message)
         del self.folders[folder.id]
+        self._shape += 1
         self.removed_folders.append((self._next(), folder.created_at_seq, folder.id))
         if folder.parent is not None:
             self._touch_folder(folder.parent)

@@ -19,6 +19,7 @@ MESSAGE_TYPE = "microsoft.graph.message"
 ATTACHMENT_TYPE = "microsoft.graph.attachment"
 FILE_TYPE = "#microsoft.graph.fileAttachment"
 ITEM_TYPE = "#microsoft.graph.itemAttachment"
+REFERENCE_TYPE = "#microsoft.graph.referenceAttachment"
 # What Mail.ReadBasic does not show: bodies, previews, attachments and extensions.
 HIDDEN_FROM_READ_BASIC = frozenset(
     {"body", "bodyPreview", "uniqueBody", "attachments", "singleValueExtendedProperties"}
@@ -120,7 +121,7 @@ def _wanted_extended(entries: list[dict[str, str]], text: str | None) -> list[di
     return [entry for entry in entries if wanted.matches(lambda path, entry=entry: walk(entry, [path]))]
 
 
-def read_path(message: Message, path: str) -> Any:
+def read_path(message: Message, path: str, immutable: bool = False) -> Any:
     """The value a $filter or $orderby path means."""
     first, *rest = path.split("/")
     if first == "singleValueExtendedProperties":
@@ -130,7 +131,7 @@ def read_path(message: Message, path: str) -> Any:
     if first == "parentFolderId":
         return message.folder.id
     if first == "id":
-        return message.rest_id
+        return message_id(message, immutable)
     return walk(message.properties.get(first), rest)
 
 
@@ -150,8 +151,8 @@ def attachment_select(text: str | None) -> list[str] | None:
 
 def attachment_json(attachment: Attachment, select: list[str] | None = None) -> dict[str, Any]:
     """The attachment; without $select the content is included (graph.md 7.2 [D])."""
-    if attachment.is_item:
-        return _item_json(attachment, select)
+    if attachment.is_item or attachment.link:
+        return _without_content(attachment, select)
     shown: dict[str, Any] = {
         "@odata.type": FILE_TYPE,
         "@odata.mediaContentType": attachment.content_type,
@@ -173,10 +174,11 @@ def attachment_json(attachment: Attachment, select: list[str] | None = None) -> 
     return {key: value for key, value in shown.items() if key.startswith("@") or key == "id" or key in select}
 
 
-def _item_json(attachment: Attachment, select: list[str] | None) -> dict[str, Any]:
-    """An attached message: no content here, it is read with `$value` (graph.md 7.1, 7.2 [D]); no type [P]."""
+def _without_content(attachment: Attachment, select: list[str] | None) -> dict[str, Any]:
+    """An attached message: no content here, it is read with `$value` (graph.md 7.1, 7.2 [D]); no type [P]. Or a link to
+    a file elsewhere (7.1 [D])."""
     shown: dict[str, Any] = {
-        "@odata.type": ITEM_TYPE,
+        "@odata.type": REFERENCE_TYPE if attachment.link else ITEM_TYPE,
         "id": attachment.id,
         "lastModifiedDateTime": attachment.modified,
         "name": attachment.name,

@@ -52,8 +52,8 @@ Recipient = dict[str, dict[str, str]]
 
 @dataclass(slots=True)
 class Attachment:
-    """A file, or with `is_item` a message whose MIME is the content. The bytes are shared between the copies of a
-    sent message, the id is not."""
+    """A file, with `is_item` a message whose MIME is the content, or with `link` a reference to a file elsewhere. The
+    bytes are shared between the copies of a sent message, the id is not."""
 
     id: str
     name: str
@@ -63,6 +63,7 @@ class Attachment:
     content_id: str | None = None
     modified: str = ""
     is_item: bool = False
+    link: str = ""
 
 
 @dataclass(slots=True)

@@ -42,6 +42,9 @@ async def get_attachment(call: GraphCall) -> web.Response:
 async def get_attachment_bytes(call: GraphCall) -> web.Response:
     """The bytes of a file attachment, the MIME of an attached message (graph.md 7.2 [D])."""
     attachment = _found(call, call.message(call.open("Mail.Read")))
+    if attachment.link:
+        # graph.md 7.2 [D]: 405; the wording is assumed.
+        raise GraphError(405, "ErrorInvalidRequest", "The content of a reference attachment can not be read.")
     kind = "text/plain" if attachment.is_item else attachment.content_type
     return web.Response(body=attachment.content, headers={"Content-Type": kind})
 

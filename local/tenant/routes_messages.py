@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from .access import access_denied
 from .errors import GraphError
 from .graph_call import GraphCall
 from .mailbox import Mailbox
 from .message_input import read_changes, read_extended, read_message
-from .message_json import MESSAGE_TYPE, etag, message_json, read_path
+from .message_json import MESSAGE_TYPE, View, etag, message_json, read_path
 from .messages import ALL_PROPERTIES, Message, NewMessage
 from .mime_reading import read_mime, with_headers
 from .mime_writing import write_mime
 from .query_options import ListQuery, Order, not_emulated, option, read_list_query
+from .search_language import check_options, found_by
 
 if TYPE_CHECKING:
     from .folders import Folder
@@ -34,9 +36,8 @@ async def list_messages(call: GraphCall) -> web.Response:
     mailbox = call.open("Mail.ReadBasic")
     folder = call.folder(mailbox) if "folder" in call.keys else None
     options = _continued(call.options)
-    query = read_list_query(options, ALL_PROPERTIES, MESSAGE_TYPE)
-    found = _matching(folder.newest_first() if folder else mailbox.all_newest_first(), query)
     view = call.view(mailbox)
+    query, found = _found(call, view, options, folder.newest_first() if folder else mailbox.all_newest_first())
     view.select, view.expand = query.select, query.expand
     tail = f"mailFolders('{folder.id}')/messages" if folder else "messages"
     answer: dict[str, Any] = {"@odata.context": call.context(mailbox, tail)}
@@ -53,14 +54,33 @@ async def count_messages(call: GraphCall) -> web.Response:
     mailbox = call.open("Mail.ReadBasic")
     folder = call.folder(mailbox) if "folder" in call.keys else None
     query = read_list_query(call.options, ALL_PROPERTIES, MESSAGE_TYPE)
-    found = _matching(folder.newest_first() if folder else mailbox.all_newest_first(), query)
+    messages = folder.newest_first() if folder else mailbox.all_newest_first()
+    found = _matching(messages, query, call.preferences.immutable_ids)
     return web.Response(text=str(len(found)))
 
 
-def _matching(messages: list[Message], query: ListQuery) -> list[Message]:
+def _found(
+    call: GraphCall, view: View, options: Mapping[str, str], messages: list[Message]
+) -> tuple[ListQuery, list[Message]]:
+    """The checked options and what they find: by $filter, or by $search, which is not for Mail.ReadBasic (5.2 [D])."""
+    words = option(options, "search")
+    if words is None:
+        query = read_list_query(options, ALL_PROPERTIES, MESSAGE_TYPE)
+        return query, _matching(messages, query, call.preferences.immutable_ids)
+    if view.hidden:
+        raise access_denied()
+    continued = options is not call.options  # a nextLink of ours counts on in its own way
+    others = {name: value for name, value in options.items() if name.lower() != "$search"}
+    check_options({name: value for name, value in others.items() if not continued or name.lower() != "$skip"})
+    query = read_list_query(others, ALL_PROPERTIES, MESSAGE_TYPE)
+    query.count = False
+    return query, found_by(messages, words)
+
+
+def _matching(messages: list[Message], query: ListQuery, immutable: bool = False) -> list[Message]:
     if query.filter is not None:
         test = query.filter.matches
-        messages = [m for m in messages if test(lambda path, m=m: read_path(m, path))]
+        messages = [m for m in messages if test(lambda path, m=m: read_path(m, path, immutable))]
     # Sorting is stable, so the last key first gives the order of all keys.
     for order in reversed(query.order):
         messages = sorted(messages, key=_sort_key(order), reverse=order.descending)

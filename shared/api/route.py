@@ -112,14 +112,14 @@ async def _with_body(request: Request) -> Request:
     return Request({**request.scope, "headers": headers}, receive)
 
 
-def _decoded(request: Request, name: str) -> str:
+def _decoded(request: Request, name: str, longest: int = 256) -> str:
     """One path segment, percent-decoded exactly once (1.1)."""
     try:
         value = unquote(request.path_params[name], errors="strict").strip()
     except UnicodeDecodeError:
         raise InvalidInput.field(name, f'"{name}" is not valid UTF-8') from None
-    if not value or len(value) > 256:
-        raise InvalidInput.field(name, f'"{name}" length must be less than or equal to 256 characters long')
+    if not value or len(value) > longest:
+        raise InvalidInput.field(name, f'"{name}" length must be less than or equal to {longest} characters long')
     return value
 
 
@@ -137,11 +137,11 @@ def grant_of(request: Request) -> Grant:
     return grant
 
 
-def segment(name: str) -> Any:
+def segment(name: str, longest: int = 256) -> Any:
     """A dependency that gives the decoded path segment of this name."""
 
     def read(request: Request) -> str:
-        return _decoded(request, name)
+        return _decoded(request, name, longest)
 
     return Depends(read)
 

@@ -38,6 +38,8 @@ SCOPE = (
 MEANINGS: Mapping[str, Meaning] = {
     # Asked for a message: it is gone. Asked for a mailbox (a probe, a send; only these show hints): no Full Access.
     "ErrorItemNotFound": Meaning("MessageNotFound", 404, FULL_ACCESS),
+    "ErrorInvalidIdMalformed": Meaning("InvalidMessageId", 400),
+    "ErrorExecuteSearchStaleData": Meaning("SearchCursorExpired", 400, "Start the search again."),
     "ErrorAccessDenied": Meaning("AccessDenied", 403, f"{SCOPE}. Or: {FULL_ACCESS}"),
     "ErrorSendAsDenied": Meaning("SendAsDenied", 403, SEND_RIGHT),
     "ErrorInvalidRecipients": Meaning("InvalidRecipients", 400, "Give at least one valid recipient address."),
