@@ -52,6 +52,7 @@ class Sending:
     payload: str = ""  # hash of the request that brought it, when it had a key
     writer: str = ""  # names the call that built it: two may compete for one queue id
     parts: tuple[Part, ...] = ()  # attachments that no longer fit into the body's request
+    reference: dict[str, Any] | None = None  # what the caller is told of the message this one refers to
 
 
 def is_queue_id(text: str) -> bool:
@@ -130,6 +131,8 @@ class OutboxRecords:
         }
         if sending.key:
             value |= {"idempotencyKey": sending.key, "payload": sending.payload}
+        if sending.reference:
+            value["reference"] = sending.reference
         if sending.parts:
             value["parts"] = [part.listed() for part in sending.parts]
         if len(body) > INLINE_LIMIT or sending.parts:
