@@ -176,8 +176,9 @@ ARF = (
     'Content-Type: multipart/report; report-type=feedback-report; boundary="b"\r\n\r\n'
     "--b\r\nContent-Type: text/plain\r\n\r\nA complaint.\r\n"
     "--b\r\nContent-Type: message/feedback-report\r\n\r\n"
-    "Feedback-Type: abuse\r\nUser-Agent: SomeGenerator/1.0\r\nVersion: 1\r\nOriginal-Mail-From: <ann@contoso.example>\r\n"
-    "Original-Rcpt-To: <bob@isp.example>\r\nArrival-Date: Thu, 8 Mar 2026 14:00:00 -0500\r\nSource-IP: 192.0.2.1\r\n\r\n"
+    "Feedback-Type: abuse\r\nUser-Agent: SomeGenerator/1.0\r\nVersion: 1\r\n"
+    "Original-Mail-From: <ann@contoso.example>\r\nOriginal-Rcpt-To: <bob@isp.example>\r\n"
+    "Arrival-Date: Thu, 8 Mar 2026 14:00:00 -0500\r\nSource-IP: 192.0.2.1\r\n\r\n"
     f"--b\r\nContent-Type: message/rfc822\r\n\r\n{ORIGINAL}\r\n--b--\r\n"
 ).encode()
 
