@@ -34,6 +34,7 @@ PUT_OFF_S = 60
 PUT_OFF_LONGEST_S = 3600
 PUT_OFF_TIMES = 30  # about a day; a message that Graph still fails on then is left out and counted
 RACES = 8  # times in a row that another worker may be faster with one message
+FOLLOWS = 1  # the place of what a new message reports: after its messageNew
 LAST = 10**9  # the place of a message's end among its events
 CREATED, UPDATED = frozenset({"created"}), frozenset({"updated"})
 log = logging.getLogger("graphpost.changes")
@@ -268,9 +269,13 @@ class Changes:
             raise GraphFailure(403, failure.code, failure.message) from None
 
     async def _gone(self, record: Record, message_id: str, marker: Marker | None, *, created: bool) -> None:
-        event = "messageMissing" if created and marker is None else "messageDeleted"
+        event, path, special_use = "messageMissing", "\\All", "\\All"
+        if not created or marker is not None:
+            event = "messageDeleted"
+            if place := await self._texts.place(record["account"], marker.folder if marker else ""):
+                path, special_use = place[0], place[1] or ""
         await self._emit(
-            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path="\\All", special_use="\\All"
+            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path=path, special_use=special_use or None
         )
         if marker is not None and marker.folder:
             await self._markers.keep(record["account"], replace(marker, folder="", pending=False))
@@ -284,8 +289,12 @@ class Changes:
             left = marker is not None and marker.left
             marker = await self._markers.keep(account, replace(fresh, changes=0, pending=True, left=left))
         # As claimed, perhaps by a worker that died after it: the same event again.
-        data, path = await self._texts.new(account, reach, with_flags(message, marker.flags))
-        first = await self._emit(record, "messageNew", data, f"new {message['id']}", 0, path=path)
+        news = await self._texts.new(account, reach, with_flags(message, marker.flags))
+        first = await self._emit(record, "messageNew", news.data, f"new {message['id']}", 0, path=news.path)
+        for one in news.followups:
+            await self._events.emit(
+                account, one.event, one.data, happening=one.happening, about=message["id"], order=FOLLOWS
+            )
         marker = await self._markers.keep(account, replace(marker, pending=False, left=False))
         await self._updated(record, message, marker, walk)
         return parse_time(message["receivedDateTime"]) if first and message.get("receivedDateTime") else None

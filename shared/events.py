@@ -13,6 +13,7 @@ from typing import Any
 
 from shared.clock import Clock, iso
 from shared.errors import RecordDamaged, StorageConflict
+from shared.event_contents import EventContents
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import digest, storable
 from shared.storage.queues import Queues
@@ -63,8 +64,11 @@ def delivery_job(account: str, key: str, queued: datetime) -> dict[str, Any]:
 class Events:
     """Records events and puts them on the delivery queue."""
 
-    def __init__(self, table: Table, queues: Queues, clock: Clock, settings: ServiceSettings) -> None:
+    def __init__(
+        self, table: Table, queues: Queues, clock: Clock, settings: ServiceSettings, contents: EventContents
+    ) -> None:
         self._table, self._queues, self._clock, self._settings = table, queues, clock, settings
+        self.contents = contents
 
     async def emit(
         self,
@@ -85,8 +89,8 @@ class Events:
         taken as unique. `about` is the thing it happened to, and `order` (0 to 9,999,999,999) its place: an event is
         delivered after those of a lower order about the same thing. Both must be the same whenever the same
         happening is told. `target` is the account's sealed webhook, kept with an event that outlives the account.
-        Two transactions. After a crash between them the caller runs again, meets its own record, and queues it
-        once more.
+        Two transactions, three for data over what a record holds. After a crash between them the caller runs again,
+        meets its own record, and queues it once more.
         """
         now = self._clock()
         key = event_key(event_id(account, happening) if happening else str(uuid.uuid4()), about, order)
@@ -97,9 +101,11 @@ class Events:
         }
         envelope |= {"path": path} if path is not None else {}
         envelope |= {"specialUse": special_use} if special_use is not None else {}
-        envelope |= {"event": event, "data": data}
+        kept, contents = await self.contents.lighten(account, key, data)
+        envelope |= {"event": event, "data": kept}
         columns = {"state": QUEUED, "attempts": 0, "date": iso(now)}
-        row = Row(storable(account), key, {"envelope": envelope, "target": target}, columns=columns)
+        value = {"envelope": envelope, "target": target} | ({"contents": contents} if contents else {})
+        row = Row(storable(account), key, value, columns=columns)
         try:
             await self._table.insert(row)
         except StorageConflict:
@@ -116,6 +122,8 @@ class Events:
             return False
         if row is not None and row.columns["state"] == QUEUED and row.columns["attempts"] == 0:
             await self._queues.put(QUEUE, delivery_job(account, key, self._clock()))
+        elif row is not None and row.columns["state"] in (DELIVERED, SKIPPED, DISCARDED):
+            await self.contents.drop(row)  # written anew just now, for nobody
         return False
 
     async def seen(self, account: str, happening: str, *, about: str = "", order: int = 0) -> bool:

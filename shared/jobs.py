@@ -149,6 +149,7 @@ async def sweep(services: Services) -> None:
         ("ended mails", lambda: services.outbox.sweep(ENDED_MAILS_FOR)),
         ("drafts and contents", lambda: services.outbox.sweep_large(LOST_CONTENTS_AFTER)),
         ("settled events", lambda: services.webhooks.sweep(EVENTS_FOR)),
+        ("contents of events", lambda: services.events.contents.sweep(services.clock())),
         ("sign-ins", services.consent.sweep),
         ("markers", lambda: services.changes.sweep(MARKERS_FOR)),
         ("deletions", services.deletion.sweep),

@@ -20,6 +20,7 @@ from shared.changes import Changes
 from shared.clock import Clock
 from shared.errors import GraphFailure, StorageConflict
 from shared.graph import requests
+from shared.mailbox_events import MailboxEvents
 from shared.mailboxes import Mailboxes, Tree
 from shared.markers import Markers
 from shared.storage.keys import digest, storable
@@ -94,9 +95,16 @@ class Polling:
     """Asks mailboxes for changes, round by round."""
 
     def __init__(
-        self, accounts: Accounts, access: Access, mailboxes: Mailboxes, changes: Changes, cursors: Table, clock: Clock
+        self,
+        accounts: Accounts,
+        access: Access,
+        mailboxes: Mailboxes,
+        folders: MailboxEvents,
+        changes: Changes,
+        cursors: Table,
+        clock: Clock,
     ) -> None:
-        self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
+        self._accounts, self._access, self._mailboxes, self._folders = accounts, access, mailboxes, folders
         self._changes, self._cursors, self._clock = changes, cursors, clock
 
     async def poll(self, record: Record, reach: Reach, turn: int = 0, after: str | None = None) -> Found:
@@ -104,7 +112,9 @@ class Polling:
         on ("" for the start). One call for the folder tree and at least one for each folder looked into. Raises
         GraphFailure for what concerns the whole mailbox, or CredentialError."""
         account = record["account"]
-        tree = await self._mailboxes.refresh(account, reach, await self._mailboxes.stored(account))
+        known, told = await self._folders.before(account)
+        tree = await self._mailboxes.refresh(account, reach, known)
+        await self._folders.tell(account, told, tree)
         cursors = await self._stored(account)
         found = Found(is_whole=after is not None, until=self._clock() + ROUND_FOR)
         if tree.link:  # without one the tree is not the whole of it
@@ -290,7 +300,8 @@ class Polling:
         return replace(cursor, kept=kept, etag=stored.etag)
 
     async def forget(self, account: str) -> None:
-        """Removes the cursors of a deleted account."""
+        """Removes the cursors of a deleted account, and which folders were told."""
+        await self._folders.forget(account)
         await self._cursors.clear(storable(account))
 
 

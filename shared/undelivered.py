@@ -18,6 +18,7 @@ from shared.clock import Clock, iso, parse_time
 from shared.damaged_events import DEAD_PARTITION, DamagedEvents
 from shared.endpoints import PROBE_EVERY, Endpoints
 from shared.errors import RecordDamaged, StorageConflict
+from shared.event_contents import EventContents
 from shared.events import DEAD, DISCARDED, HELD, QUEUE, QUEUED, delivery_job, id_of
 from shared.storage.keys import storable, time_key
 from shared.storage.queues import Queues
@@ -45,8 +46,16 @@ def parked(row: Row, state: str, endpoint: str, error: dict[str, Any], now: date
 class Undelivered:
     """Lists, replays, holds and releases events that did not go out."""
 
-    def __init__(self, index: Table, events: Table, endpoints: Endpoints, queues: Queues, clock: Clock) -> None:
-        self._index, self._events, self._endpoints = index, events, endpoints
+    def __init__(
+        self,
+        index: Table,
+        events: Table,
+        endpoints: Endpoints,
+        queues: Queues,
+        clock: Clock,
+        contents: EventContents,
+    ) -> None:
+        self._index, self._events, self._endpoints, self._contents = index, events, endpoints, contents
         self._queues, self._clock = queues, clock
         self.damaged = DamagedEvents(index, events, clock)
 
@@ -67,7 +76,7 @@ class Undelivered:
         row = await self._events.get(*_place(entry)) if entry else None
         if entry is None or row is None or row.columns["state"] != DEAD:
             return None
-        return _view(_entry(row)) | {"payload": row.value["envelope"]}
+        return _view(_entry(row)) | {"payload": await self._contents.whole(row)}
 
     async def replay_one(self, event: str) -> bool:
         """Puts one dead letter back on the queue, its attempts counted anew; False when there is none. RecordDamaged
@@ -109,6 +118,7 @@ class Undelivered:
                 await self._events.replace(_bare(row))
             except StorageConflict:
                 return await self.discard(event)  # replayed at the same moment, or our own write repeated
+            await self._contents.drop(row)
         await self._index.delete(entry.partition, entry.key)
         return row is not None and row.columns["state"] in (DEAD, DISCARDED)
 

@@ -18,6 +18,7 @@ from shared.accounts import Accounts
 from shared.clock import Clock, iso, parse_time
 from shared.endpoints import PROBE_EVERY, Endpoints, Flights, Health
 from shared.errors import RecordDamaged, StorageConflict
+from shared.event_contents import EventContents
 from shared.event_counters import EventCounters
 from shared.events import DEAD, DELIVERED, HELD, QUEUE, QUEUED, SKIPPED, before, delivery_job, id_of
 from shared.service_settings import ServiceSettings
@@ -88,12 +89,13 @@ class Webhooks:
         sender: Sender,
         endpoints: Endpoints,
         undelivered: Undelivered,
+        contents: EventContents,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._events, self._counters, self._queues, self._clock = events, counters, queues, clock
         self._settings, self._accounts, self._sender = settings, accounts, sender
         self._endpoints, self._undelivered, self._flights = endpoints, undelivered, Flights(clock)
-        self._jitter = jitter
+        self._contents, self._jitter = contents, jitter
 
     async def deliver(self, job: dict[str, Any]) -> None:
         """One queue message: an attempt to deliver one event, or one step of a replay, release or probe.
@@ -143,6 +145,7 @@ class Webhooks:
         if target is None:
             if await self._settle(row, SKIPPED):
                 await self._count(row)
+                await self._contents.drop(row)
             return None
         delivery = Delivery(row, job, target, await self._endpoints.health(target.endpoint))
         if job.get("probe") and not delivery.is_probe:
@@ -203,7 +206,8 @@ class Webhooks:
         await self._count(delivery.row)
         outcome = await self._post(delivery, secrets)
         if outcome.kind == ARRIVED:
-            await self._settle(claimed, DELIVERED, delivery.number)
+            if await self._settle(claimed, DELIVERED, delivery.number):
+                await self._contents.drop(claimed)
             if await self._endpoints.succeeded(delivery.target):
                 await self._undelivered.start_release(delivery.target.endpoint)
             return
@@ -213,7 +217,8 @@ class Webhooks:
             await self._undelivered.start_probe(delivery.target.endpoint, PROBE_EVERY.total_seconds())
 
     async def _post(self, delivery: Delivery, secrets: list[str]) -> Outcome:
-        text = json.dumps(delivery.row.value["envelope"], ensure_ascii=False, separators=(",", ":"))
+        envelope = await self._contents.whole(delivery.row)
+        text = json.dumps(envelope, ensure_ascii=False, separators=(",", ":"))
         body = text.encode(errors="replace")  # half a character, cut by somebody before us
         now = self._clock()
         attempt = Attempt(

@@ -21,6 +21,7 @@ from shared.consent import Consent
 from shared.credentials import Credentials
 from shared.deletion import Deletion
 from shared.endpoints import Endpoints
+from shared.event_contents import EventContents
 from shared.event_counters import EventCounters
 from shared.events import Events
 from shared.gate import Gate
@@ -29,10 +30,13 @@ from shared.idempotency import Idempotency
 from shared.lanes import Lanes
 from shared.large_mail import LargeMail
 from shared.listing import Listing
+from shared.mailbox_events import MailboxEvents
 from shared.mailbox_list import MailboxList
 from shared.mailboxes import Mailboxes
 from shared.markers import Markers
 from shared.message_events import MessageEvents
+from shared.message_parts import MessageParts
+from shared.message_reports import MessageReports
 from shared.oauth_apps import OauthApp, OauthApps
 from shared.onboarding import Onboarding
 from shared.orphans import Orphans
@@ -45,6 +49,7 @@ from shared.references import Originals
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
+from shared.sent_mail import SentMail
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
 from shared.signed_links import SignedLinks
@@ -234,7 +239,8 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
     records = TokenRecords(tables["credentials"], vault, clock, resealer)
     credentials = Credentials(records, clock, settings.login_endpoint)
     accounts = Accounts(tables["accounts"], tables["links"], queues, vault, apps)
-    events = Events(tables["events"], queues, clock, service_settings)
+    blobs = Blobs(storage)
+    events = Events(tables["events"], queues, clock, service_settings, EventContents(blobs))
     graphs: dict[str, Graph] = {}
 
     def graph_of(app: OauthApp) -> Graph:
@@ -244,7 +250,7 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
         return graphs[root]
 
     return Ground(
-        settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=Blobs(storage),
+        settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=blobs,
         vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
         tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token), lanes=lanes, graphs=graphs,
@@ -257,12 +263,15 @@ def _ears(on: Ground) -> Ears:
     mailboxes = Mailboxes(on.tables["trees"], on.access)
     markers = Markers(on.tables["markers"], on.clock)
     canary = Canary(on.access, markers, on.settings.key_ring)
-    texts = MessageEvents(on.access, mailboxes, markers, on.service_settings)
+    parts = MessageParts(on.access)
+    reports = MessageReports(parts, SentMail(on.tables["outbox"], on.events, on.access))
+    texts = MessageEvents(parts, reports, mailboxes, markers, on.service_settings)
     subscriptions = Subscriptions(
         on.accounts, on.access, on.apps, on.service_settings, on.clock, on.settings.key_ring, poll_s
     )
     changes = Changes(on.accounts, on.access, on.events, texts, markers, on.queues, on.clock, canary.is_one)
-    polling = Polling(on.accounts, on.access, mailboxes, changes, on.tables["cursors"], on.clock)
+    folders = MailboxEvents(on.tables["trees"], on.events)
+    polling = Polling(on.accounts, on.access, mailboxes, folders, changes, on.tables["cursors"], on.clock)
     proof = Proof(on.accounts, subscriptions, canary, on.clock)
     return Ears(
         mailboxes=mailboxes,
@@ -301,10 +310,12 @@ def _post(on: Ground) -> Post:
 def _delivery(on: Ground) -> Delivery:
     http, addresses = OutgoingHttp(), Addresses(on.settings.webhook_private_targets)
     endpoints = Endpoints(on.tables["endpoints"], on.vault, on.clock)
-    undelivered = Undelivered(on.tables["undelivered"], on.tables["events"], endpoints, on.queues, on.clock)
+    undelivered = Undelivered(
+        on.tables["undelivered"], on.tables["events"], endpoints, on.queues, on.clock, on.events.contents
+    )
     webhooks = Webhooks(
         on.tables["events"], EventCounters(on.tables["counters"]), on.queues, on.clock, on.service_settings,
-        on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered,
+        on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered, on.events.contents,
     )  # fmt: skip
     return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
 
@@ -344,6 +355,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.polling.forget(account)
         await ears.mailboxes.forget(account)
         await delivery.webhooks.forget(account)
+        await on.events.contents.forget(account, on.clock())
 
     return clean_up
 

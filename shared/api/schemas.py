@@ -409,6 +409,9 @@ class SettingsBody(Input):
     notifyHeaders: Annotated[list[Text256] | None, Single] = None
     notifyText: Boolean | None = None
     notifyTextSize: Annotated[Number, Field(ge=0, le=1_073_741_824)] | None = None
+    notifyAttachments: Boolean | None = None
+    notifyAttachmentSize: Annotated[Number, Field(ge=0, le=1_073_741_824)] | None = None
+    notifyCalendarEvents: Boolean | None = None
     inboxNewOnly: Boolean | None = None
     trackOpens: Boolean | None = None
     trackClicks: Boolean | None = None

@@ -259,7 +259,8 @@ async def test_flags_and_deletion_are_told_once_each(office: Office, receiver: R
     heard = await receiver.wait_for(
         lambda one: one.json["event"] == "messageDeleted" and one.json["data"]["id"] == message_id, 30
     )
-    assert (heard.json["path"], heard.json["specialUse"], heard.json["data"]) == ("\\All", "\\All", {"id": message_id})
+    where = (heard.json["path"], heard.json["specialUse"], heard.json["data"])
+    assert where == ("Inbox", "\\Inbox", {"id": message_id})
     assert len(said(receiver, "messageUpdated", message_id)) == 3
     assert len(said(receiver, "messageDeleted", message_id)) == 1
 
