@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.access import Access
 from shared.accounts import Accounts, Record
+from shared.app_verification import AppVerification
 from shared.attachments import References
 from shared.canary import Canary
 from shared.changes import Changes
@@ -21,6 +22,7 @@ from shared.deletion import Deletion
 from shared.endpoints import Endpoints
 from shared.event_counters import EventCounters
 from shared.events import Events
+from shared.flushing import Flushing
 from shared.gate import Gate
 from shared.graph.client import Graph
 from shared.idempotency import Idempotency
@@ -49,6 +51,7 @@ from shared.submit import Submit
 from shared.subscriptions import OF_MAILBOX, Subscriptions
 from shared.sync import Sync
 from shared.token_records import TokenRecords
+from shared.token_use import TokenUse
 from shared.tokens import AccessTokens
 from shared.undelivered import Undelivered
 from shared.vault import Vault
@@ -58,10 +61,10 @@ from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts tokenuse"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
-REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
+REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes tokenuse".split())
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -159,6 +162,8 @@ class Office:
     deletion: Deletion
     onboarding: Onboarding
     consent: Consent
+    flushing: Flushing
+    verification: AppVerification
 
 
 @dataclass
@@ -230,7 +235,8 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
         settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=Blobs(storage),
         vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
-        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token), lanes=lanes, graphs=graphs,
+        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token, TokenUse(tables["tokenuse"], clock)),
+        lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
     )  # fmt: skip
 
@@ -301,6 +307,8 @@ def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
         deletion=deletion,
         onboarding=onboarding,
         consent=consent,
+        flushing=Flushing(on.accounts, on.clock, (ears.mailboxes.forget, ears.polling.forget, ears.changes.forget)),
+        verification=AppVerification(on.accounts, on.access, on.credentials),
     )
 
 

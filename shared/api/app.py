@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from shared import __version__
 from shared.api import (
     account_routes,
+    around_routes,
     authentication_routes,
     oauth2_routes,
     outbox_routes,
@@ -22,6 +23,7 @@ from shared.api import (
     settings_routes,
     submit_routes,
     token_routes,
+    upkeep_routes,
     webhook_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
@@ -49,7 +51,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, around_routes, upkeep_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])
