@@ -158,6 +158,9 @@ async def sweep(services: Services) -> None:
         ("idempotency keys", services.idempotency.sweep),
         ("lanes", services.lanes.sweep),
         ("token logs", services.tokens.sweep),
+        ("statistics", services.service_counters.sweep),
+        ("log lines", lambda: services.account_logs.sweep(services.accounts.known)),
+        ("told changes", services.change_feed.sweep),
     ]
     for name, work, queue in taken_up:
         if runs.get(queue, True):

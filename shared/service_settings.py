@@ -50,6 +50,11 @@ class ServiceSettings:
                 await self._resealer.renewed(self._table, row, SETTINGS)
         return self._kept[1]
 
+    @property
+    def known(self) -> dict[str, Any]:
+        """The settings as this process read them last, however long ago; nothing is read for it."""
+        return self._kept[1] if self._kept else {}
+
     async def write(self, changes: dict[str, Any]) -> None:
         """Merges changes into the record; None removes a setting. A service secret that is replaced signs webhooks
         beside the new one for a day, unless the same changes drop `serviceSecretOld`."""

@@ -283,6 +283,7 @@ def _entry(row: Row) -> Row:
         "attempts": row.columns["attempts"],
         **noted,
     }
+    value |= {"route": row.value["route"]} if "route" in row.value else {}
     columns = {"account": storable(envelope["account"]), "event": event, "endpoint": noted["endpoint"]}
     partition = _HELD_PREFIX + noted["endpoint"] if held else DEAD_PARTITION
     return Row(partition, f"{_time(envelope['date'])}~{event}", value, columns=columns)
@@ -325,4 +326,4 @@ def _view(entry: Row) -> dict[str, Any]:
         "attemptsMade": value["attempts"],
         "failed": value["at"],
         "error": value["error"],
-    }
+    } | ({"route": value["route"]} if "route" in value else {})

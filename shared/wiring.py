@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.access import Access
+from shared.account_logs import AccountLogs
 from shared.accounts import Accounts, Record
 from shared.app_verification import AppVerification
 from shared.attachments import References
 from shared.canary import Canary
+from shared.change_feed import ChangeFeed
 from shared.changes import Changes
 from shared.clock import Clock, iso, utc_now
 from shared.consent import Consent
@@ -41,6 +43,7 @@ from shared.proof import Proof
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
+from shared.service_counters import ServiceCounters
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
 from shared.storage.account import StorageAccount
@@ -56,15 +59,22 @@ from shared.tokens import AccessTokens
 from shared.undelivered import Undelivered
 from shared.vault import Vault
 from shared.webhook_address import Addresses
-from shared.webhook_attempt import Sender
+from shared.webhook_attempt import DELIVERED as ARRIVED
+from shared.webhook_attempt import Outcome, Sender
+from shared.webhook_routing import WebhookRoutes
 from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts tokenuse"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts tokenuse "
+    "stats accountlogs changefeed"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
-REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes tokenuse".split())
+REBUILT = frozenset(
+    "counters trees cursors markers pending schedule endpoints undelivered lanes tokenuse stats accountlogs "
+    "changefeed".split()
+)
+OF_ACCOUNTS = ("markers", "cursors", "trees", "counters", "accountlogs")  # with a partition for each account
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -107,6 +117,7 @@ class Ground:
     resealer: Resealer
     schedule: Schedule
     service_settings: ServiceSettings
+    webhook_routes: WebhookRoutes
     apps: OauthApps
     credentials: Credentials
     accounts: Accounts
@@ -116,6 +127,9 @@ class Ground:
     graphs: dict[str, Graph]
     graph_of: GraphOf
     access: Access
+    service_counters: ServiceCounters
+    account_logs: AccountLogs
+    change_feed: ChangeFeed
 
 
 @dataclass
@@ -149,6 +163,7 @@ class Delivery:
     addresses: Addresses
     endpoints: Endpoints
     undelivered: Undelivered
+    event_counters: EventCounters
     webhooks: Webhooks
 
 
@@ -169,6 +184,11 @@ class Office:
 @dataclass
 class Services(Office, Delivery, Post, Ears, Ground):
     """Everything the triggers call, for one process."""
+
+    async def save_notes(self) -> None:
+        """Writes what was counted and logged on the way. Called at the end of each call and each queue message."""
+        await self.service_counters.save()
+        await self.account_logs.save()
 
     async def close(self) -> None:
         """Closes every client; for tests and scripts, since a function app's process is simply ended."""
@@ -209,7 +229,31 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     office = _office(ground, ears, post, delivery)
     ground.access.after_connect = ears.sync.start
     ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
-    return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    made = Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    _listen(made)
+    return made
+
+
+def _listen(made: Services) -> None:
+    """Lets statistics, log lines and the feed hear of what happens."""
+    logs, counters = made.account_logs, made.service_counters
+
+    async def on_state(record: Record) -> None:
+        error = (record.get("lastError") or {}).get("response")
+        logs.add(record["account"], "state", state=record["state"], error=error)
+        await made.change_feed.note(record)
+
+    def on_event(account: str, event: str) -> None:
+        counters.count(f"events:{event}")
+        logs.add(account, "event", event=event)
+
+    def on_attempt(account: str, event: str, outcome: Outcome) -> None:
+        counters.count("webhooks:success" if outcome.kind == ARRIVED else "webhooks:fail")
+        logs.add(account, "webhook", event=event, outcome=outcome.kind, **outcome.error)
+
+    made.accounts.on_read, made.accounts.on_state = logs.meet, on_state
+    made.events.on_event, made.webhooks.on_attempt = on_event, on_attempt
+    made.gate.afterwards = made.save_notes
 
 
 def _ground(settings: Settings, clock: Clock) -> Ground:
@@ -222,22 +266,28 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
     records = TokenRecords(tables["credentials"], vault, clock, resealer)
     credentials = Credentials(records, clock, settings.login_endpoint)
     accounts = Accounts(tables["accounts"], tables["links"], queues, vault, apps)
-    events = Events(tables["events"], queues, clock, service_settings)
+    webhook_routes = WebhookRoutes(service_settings, clock)
+    events = Events(tables["events"], queues, clock, service_settings, webhook_routes)
+    account_logs = AccountLogs(tables["accountlogs"], service_settings, clock)
     graphs: dict[str, Graph] = {}
 
     def graph_of(app: OauthApp) -> Graph:
         root = settings.graph_endpoint or app.hosts.graph
         if root not in graphs:
             graphs[root] = Graph(root, app.hosts.graph, lanes.note_call)
+            graphs[root].on_answer = account_logs.add_call
         return graphs[root]
 
     return Ground(
         settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=Blobs(storage),
-        vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
+        vault=vault, resealer=resealer, webhook_routes=webhook_routes,
+        schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
         tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token, TokenUse(tables["tokenuse"], clock)),
         lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
+        service_counters=ServiceCounters(tables["stats"], clock), account_logs=account_logs,
+        change_feed=ChangeFeed(tables["changefeed"], clock, settings.changes_hold_s),
     )  # fmt: skip
 
 
@@ -281,19 +331,22 @@ def _delivery(on: Ground) -> Delivery:
     http, addresses = OutgoingHttp(), Addresses(on.settings.webhook_private_targets)
     endpoints = Endpoints(on.tables["endpoints"], on.vault, on.clock)
     undelivered = Undelivered(on.tables["undelivered"], on.tables["events"], endpoints, on.queues, on.clock)
+    event_counters = EventCounters(on.tables["counters"])
     webhooks = Webhooks(
-        on.tables["events"], EventCounters(on.tables["counters"]), on.queues, on.clock, on.service_settings,
-        on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered,
+        on.tables["events"], event_counters, on.queues, on.clock, on.service_settings, on.accounts,
+        Sender(http, addresses, on.clock), endpoints, undelivered, on.webhook_routes, on.events.spread,
     )  # fmt: skip
-    return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
+    return Delivery(
+        http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, event_counters=event_counters,
+        webhooks=webhooks,
+    )  # fmt: skip
 
 
 def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
     poison = Poison(on.tables["poison"], on.queues, on.clock, QUEUES)
     deletion = Deletion(
         on.accounts, on.credentials, on.events, on.clock, _clean_up(on, ears, post, delivery), on.tables["events"],
-        on.tables["credentials"], [on.tables[name] for name in ("markers", "cursors", "trees", "counters")],
-        on.tokens, poison,
+        on.tables["credentials"], [on.tables[name] for name in OF_ACCOUNTS], on.tokens, poison,
     )  # fmt: skip
     onboarding = Onboarding(on.accounts, on.apps, on.credentials, on.events, on.clock, deletion)
     consent = Consent(
@@ -325,6 +378,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.polling.forget(account)
         await ears.mailboxes.forget(account)
         await delivery.webhooks.forget(account)
+        await on.account_logs.forget(account)
 
     return clean_up
 

@@ -16,6 +16,7 @@ from shared.api import (
     account_routes,
     around_routes,
     authentication_routes,
+    diagnostics_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -25,6 +26,7 @@ from shared.api import (
     token_routes,
     upkeep_routes,
     webhook_routes,
+    webhook_routing_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
 from shared.api.validation import answer_for
@@ -52,6 +54,7 @@ def create_app(services: Services) -> FastAPI:
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, around_routes, upkeep_routes,
+        webhook_routing_routes, diagnostics_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

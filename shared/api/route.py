@@ -42,12 +42,18 @@ class GuardedRoute(APIRoute):
             return await handle(await _with_body(request) if takes_body else request)
 
         async def guarded(request: Request) -> Response:
-            await authorize(request, coordinates["group"], coordinates["action"])
-            if not takes_query:
-                refuse_query(request)
-            response = await in_time(request, work)
-            _show_budget(request, response)
-            return response
+            services, outcome = services_of(request), "fail"
+            try:
+                await authorize(request, coordinates["group"], coordinates["action"])
+                if not takes_query:
+                    refuse_query(request)
+                response = await in_time(request, work)
+                _show_budget(request, response)
+                outcome = "success"
+                return response
+            finally:
+                services.service_counters.count(f"apiCall:{outcome}")
+                await services.save_notes()
 
         return guarded
 
