@@ -199,7 +199,7 @@ TABLE: tuple[Setting, ...] = (
     ),
     Setting(
         "CHANGES_HOLD_SECONDS",
-        "changes_hold_s",
+        "changes_hold_seconds",
         _hold,
         15,
         "How long GET /v1/changes waits for something new before it answers: 0 to 120 seconds.",
@@ -280,7 +280,7 @@ class Settings:
     poll_longest_s: int = 300
     webhook_private_targets: tuple[str, ...] = ()
     oauth_tokens_api: bool = False
-    changes_hold_s: int = 15
+    changes_hold_seconds: int = 15
     oauth_app_client_id: str = ""
     oauth_app_client_secret: str = ""
     oauth_app_certificate: str = ""

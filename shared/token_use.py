@@ -83,7 +83,7 @@ class TokenUse:
         lease = self._leases.get(limit.key)
         if lease is None or not _runs(lease.start, limit, now) or (lease.left <= 0 and lease.taken < limit.most):
             lease = await self._take(limit, now)
-        reset_s = max(1, math.ceil(lease.start + limit.window_s - now))
+        reset_s = min(max(1, math.ceil(lease.start + limit.window_s - now)), limit.window_s)
         if lease.left <= 0:
             raise _exceeded(limit, reset_s)
         lease.left -= 1

@@ -287,7 +287,7 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
         lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
         service_counters=ServiceCounters(tables["stats"], clock), account_logs=account_logs,
-        change_feed=ChangeFeed(tables["changefeed"], clock, settings.changes_hold_s),
+        change_feed=ChangeFeed(tables["changefeed"], clock, settings.changes_hold_seconds),
     )  # fmt: skip
 
 

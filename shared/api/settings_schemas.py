@@ -7,7 +7,7 @@ store, language models. The contract has them stored and read back, so that a cl
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -22,12 +22,6 @@ def _json_object(value: str) -> str:
         raise ValueError("must hold JSON") from None
     if not isinstance(found, dict):
         raise ValueError("must hold a JSON object")
-    return value
-
-
-def _no_zero(value: str) -> str:
-    if "\x00" in value:
-        raise ValueError("must not hold null characters")
     return value
 
 
@@ -53,15 +47,13 @@ def _any_url(value: str) -> str:
     return value
 
 
-def _text(longest: int) -> Any:
-    return Annotated[Annotated[str, StringConstraints(max_length=longest), AfterValidator(_no_zero)] | None, Absent]
-
-
 Size = Annotated[Number, Field(ge=0, le=1_073_741_824)] | None
 Count = Annotated[Number, Field(ge=0, le=1_000_000_000)] | None
 Port = Annotated[Number, Field(ge=0, le=65535)] | None
 Share = Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] | None
-Text, Secret, Long = _text(1024), _text(10_240), _text(50_000)
+Text = Annotated[Annotated[str, StringConstraints(max_length=1024)] | None, Absent]
+Secret = Annotated[Annotated[str, StringConstraints(max_length=10_240)] | None, Absent]
+Long = Annotated[Annotated[str, StringConstraints(max_length=50_000)] | None, Absent]
 AnyUrl = Annotated[Annotated[str, StringConstraints(max_length=4096), AfterValidator(_any_url)] | None, Absent]
 Texts = Annotated[list[Text256] | None, Single]
 

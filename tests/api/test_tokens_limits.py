@@ -48,8 +48,13 @@ async def test_tokens_made_with_a_limited_one_use_up_its_limit(rest: Rest) -> No
     assert (await rest.call("GET", "/v1/accounts", token=parent)).status == 429
 
 
-@pytest.mark.parametrize("rule", [{"maxRequests": 0, "timeWindow": 1}, {"maxRequests": 1, "timeWindow": 0}, {}, 5, [],
-                                  {"maxRequests": 1, "timeWindow": 10**12}, {"maxRequests": 1.5, "timeWindow": 1}])  # fmt: skip
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"maxRequests": 0, "timeWindow": 1}, {"maxRequests": 1, "timeWindow": 0}, {}, 5, [],
+        {"maxRequests": 1, "timeWindow": 10**12}, {"maxRequests": 1.5, "timeWindow": 1},
+    ],
+)  # fmt: skip
 async def test_a_limit_that_is_none_is_refused(rest: Rest, rule: Any) -> None:
     """Every number of it is needed and bounded."""
     body = {"description": "t", "restrictions": {"rateLimit": rule}}
@@ -60,20 +65,22 @@ async def test_a_limit_that_is_none_is_refused(rest: Rest, rule: Any) -> None:
 async def test_a_bound_token_cannot_lead_its_account_to_another_mailbox(rest: Rest) -> None:
     """It may rename the account, not borrow credentials; the record stays as it was."""
     await rest.own(mine := unique("mine"))
-    await rest.own(other := unique("other"), "ben@contoso.example")
+    await rest.own(other := unique("other"), "bob@contoso.example")
     token = await minted(rest, account=mine)
     path = f"/v1/account/{mine}"
     assert await rest.ok("PUT", path, {"name": "Renamed"}, token=token) == {"account": mine}
-    stolen = {"auth": {"delegatedAccount": other, "delegatedUser": "ben@contoso.example"}}
-    for wrong in ({"oauth2": stolen}, {"oauth2": {**stolen, "partial": True}}, {"email": "ben@contoso.example"}):
+    stolen = {"auth": {"delegatedAccount": other, "delegatedUser": "bob@contoso.example"}}
+    for wrong in ({"oauth2": stolen}, {"oauth2": {**stolen, "partial": True}}, {"email": "bob@contoso.example"}):
         answer = await rest.call("PUT", path, wrong, token=token)
         assert (answer.status, answer.body["code"]) == (403, "BoundToken")
         assert [one["key"] for one in answer.body["fields"]] == list(wrong)
     shown = await rest.get(mine)
     assert (shown["name"], shown["email"], shown["type"]) == ("Renamed", "ann@contoso.example", "outlook")
     assert await rest.ok("PUT", path, {"email": "ann@contoso.example"}, token=token) == {"account": mine}
-    for method, path in (("POST", "/v1/account"), ("PUT", f"/v1/account/{other}"), ("GET", "/v1/stats"),
-                         ("POST", f"/v1/tokens?account={mine}"), ("GET", "/v1/changes"), ("GET", "/v1/webhookRoutes")):  # fmt: skip
+    for method, path in (
+        ("POST", "/v1/account"), ("PUT", f"/v1/account/{other}"), ("GET", "/v1/stats"), ("GET", "/v1/changes"),
+        ("POST", f"/v1/tokens?account={mine}"), ("GET", "/v1/webhookRoutes"),
+    ):  # fmt: skip
         body = None if method == "GET" else {"account": mine, "name": "x", "description": "x"}
         assert (await rest.call(method, path, body, token=token)).status == 403, path
     listed = await rest.ok("GET", f"/v1/tokens?account={mine}", token=token)
@@ -99,17 +106,22 @@ async def test_the_audit_log_tells_what_a_token_was_used_for(rest: Rest) -> None
     await rest.ok("GET", f"/v1/account/{account}", token=token)
     assert (await rest.ok("GET", path))["entries"] == []
     await rest.ok("POST", "/v1/settings", {"tokenAuditLog": True})
-    await rest.ok("GET", f"/v1/account/{account}?access_token={token}", headers={"X-Forwarded-For": "203.0.113.9"}, token=None)
+    caller = {"X-Forwarded-For": "203.0.113.9"}
+    await rest.ok("GET", f"/v1/account/{account}?access_token={token}", headers=caller, token=None)
     assert (await rest.call("DELETE", f"/v1/token/{token}", token=token)).status == 403
     log = await rest.ok("GET", path)
     identity = hashlib.sha256(bytes.fromhex(token)).hexdigest()
     assert (log["token"], log["total"], log["page"], log["pages"]) == (identity, 2, 0, 1)
     denied, allowed = log["entries"]
     assert denied.pop("time") >= allowed.pop("time")
-    assert allowed == {"ip": "203.0.113.9", "method": "GET", "path": f"/v1/account/{account}", "action": "read",
-                       "group": "account", "account": account, "status": "allowed", "reason": None}  # fmt: skip
-    assert denied == {"ip": None, "method": "DELETE", "path": "/v1/token/******", "action": "destructive",
-                      "group": "admin", "account": None, "status": "denied", "reason": "Unauthorized permission"}  # fmt: skip
+    assert allowed == {
+        "ip": "203.0.113.9", "method": "GET", "path": f"/v1/account/{account}", "action": "read", "group": "account",
+        "account": account, "status": "allowed", "reason": None,
+    }  # fmt: skip
+    assert denied == {
+        "ip": None, "method": "DELETE", "path": "/v1/token/******", "action": "destructive", "group": "admin",
+        "account": None, "status": "denied", "reason": "Unauthorized permission",
+    }  # fmt: skip
     assert len((await rest.ok("GET", f"{path}?pageSize=1&page=1"))["entries"]) == 1
     assert keys_of(await rest.call("GET", f"{path}?pageSize=201")) == {"pageSize"}
     assert (await rest.call("GET", f"/v1/tokens/{'0' * 64}/log")).status == 404
@@ -121,11 +133,13 @@ async def test_the_audit_log_tells_what_a_token_was_used_for(rest: Rest) -> None
 @pytest.mark.parametrize(
     ("pattern", "referrer", "fits"),
     [
-        ("*.shop.example/*", "https://www.shop.example/a?b", True), ("*.shop.example/*", "https://shop.example/", False),
+        ("*.shop.example/*", "https://www.shop.example/a?b", True),
+        ("*.shop.example/*", "https://shop.example/", False),
         ("https://shop.example/*", "https://shop.example/x", True),
         ("https://shop.example/*", "https://shop.example.evil.example/x", False),
         ("https://shop.example/*", "http://shop.example/x", False), ("*", "", True), ("", "", True),
-        ("SHOP.example/a*b*c", "https://shop.EXAMPLE/a1b2c", True), ("shop.example/a*a", "https://shop.example/a", False),
+        ("SHOP.example/a*b*c", "https://shop.EXAMPLE/a1b2c", True),
+        ("shop.example/a*a", "https://shop.example/a", False),
         ("shop.example*", "https://[bad", False), ("*" * 128 + "x", "https://" + "a" * 20_000, False),
     ],
 )  # fmt: skip

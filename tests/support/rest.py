@@ -211,6 +211,8 @@ class Rest:
             await self.ok("DELETE", f"/v1/oauth2/{entry['id']}")
         for entry in (await self.ok("GET", "/v1/tokens?pageSize=1000"))["tokens"]:
             await self.ok("DELETE", f"/v1/tokens/{entry['id']}")
+        for entry in (await self.ok("GET", "/v1/webhookRoutes?pageSize=1000"))["webhooks"]:
+            await self.ok("DELETE", f"/v1/webhookRoutes/webhookRoute/{entry['id']}")
         await self.ok("POST", "/v1/settings", dict.fromkeys(SETTING_KEYS))
 
 
