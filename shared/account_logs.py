@@ -25,7 +25,7 @@ from shared.storage.tables import Row, Table
 
 MOST_LINES = 10_000
 LINES_AT_ONCE = 500  # of one job; the rest is counted
-LONGEST = 1000
+LONGEST = 500  # characters of one value
 KEPT_FOR = timedelta(days=30)
 MOST_KNOWN = 5000
 _LATEST_MS = 10**15  # keys count down from here, so that the newest lines come first
@@ -62,8 +62,9 @@ class AccountLogs:
             return
         lines = self._waiting[account]
         if len(lines) < LINES_AT_ONCE:
-            shown = {"time": iso(self._clock()), "msg": message} | {k: v for k, v in fields.items() if v is not None}
-            lines.append(json.dumps(shown, ensure_ascii=False, default=str).replace("\n", " ")[:LONGEST])
+            shown = {"time": iso(self._clock()), "msg": message}
+            shown |= {name: _short(value) for name, value in fields.items() if value is not None}
+            lines.append(json.dumps(shown, ensure_ascii=False))
 
     def add_call(self, lane: str, method: str, request: Any, status: int, code: str, ms: int) -> None:
         """One call of Graph for the mailbox of this lane. Only the path is kept, and of it what is behind the owner."""
@@ -121,3 +122,7 @@ class AccountLogs:
             await self._table.delete_all(partition, gone)
             removed += len(gone)
         return removed
+
+
+def _short(value: Any) -> Any:
+    return value if isinstance(value, int) else str(value)[:LONGEST]

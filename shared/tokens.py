@@ -251,7 +251,9 @@ class AccessTokens:
         return await self.use.sweep(self._known)
 
     async def _known(self) -> set[str]:
-        return {partition for partition, _ in await self._table.keys()}
+        """Every token, and those gone ones whose limit is still counted on by tokens that were made with them."""
+        counted = {str(row.value.get("countsFor")) async for row in self._table.scan()}
+        return counted | {partition for partition, _ in await self._table.keys()}
 
     @staticmethod
     def _identities(token_or_id: str) -> list[str]:

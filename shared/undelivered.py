@@ -193,7 +193,8 @@ class Undelivered:
         return queued
 
     async def _back_to_queued(self, row: Row) -> Row | None:
-        fresh = {name: value for name, value in row.value.items() if name != "parked"}
+        # Its copies for webhook routes were made before it was looked at first.
+        fresh = {name: value for name, value in row.value.items() if name not in ("parked", "routes")}
         columns = row.columns | {"state": QUEUED, "until": iso(self._clock())}
         if row.columns["state"] == DEAD:
             columns |= {"attempts": 0}

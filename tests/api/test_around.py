@@ -203,11 +203,11 @@ async def test_an_application_is_checked_step_by_step(rest: Rest) -> None:
     await rest.connected(account)
     body = await rest.ok("POST", f"/v1/oauth2/{app}/verify", {"account": account, "testConnection": True})
     assert statuses(body)["connection"] == "ok"
-    await rest.ok("PUT", f"/v1/oauth2/{app}", {"clientSecret": "wrong"})
-    other = await rest.service_app(clientSecret="wrong", clientId=APPLICATION["clientId"], name="Other")
+    other = await rest.service_app(clientSecret="mistaken-word", clientId=APPLICATION["clientId"], name="Other")
     body = await rest.ok("POST", f"/v1/oauth2/{other}/verify", {"testConnection": True})
-    assert (body["ok"], statuses(body)["config"]) == (False, "ok")
-    assert "wrong" not in str(body)
+    assert statuses(body) == {"config": "ok", "enabled": "ok", "token": "fail", "connection": "skip"}
+    assert (body["ok"], [bool(step["hint"]) for step in body["steps"]]) == (False, [False, False, True, False])
+    assert "mistaken-word" not in str(body)
     people = await rest.outlook_app(enabled=False)
     body = await rest.ok("POST", f"/v1/oauth2/{people}/verify")
     assert statuses(body) == {"config": "ok", "enabled": "skip", "token": "skip", "connection": "skip"}

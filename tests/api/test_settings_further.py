@@ -62,7 +62,7 @@ async def test_secrets_of_other_services_are_secrets_here_too(settings: Rest) ->
 async def test_wrong_values_are_named_together_and_nothing_is_written(settings: Rest) -> None:
     """All of them in one answer."""
     wrong: dict[str, Any] = {
-        "logs": {"all": "x"}, "tokenAuditLog": 7, "notifyAttachmentSize": -1, "locale": "xx", "timezone": "Mars/Olympus",
+        "logs": {"all": "x"}, "tokenAuditLog": 7, "notifyAttachmentSize": -1, "locale": "xx", "timezone": "Mars/Moon",
         "outlookExportBatchSize": 21, "scriptEnv": "[1]", "proxyUrl": "user:pass@host", "smtpServerPort": 70000,
         "openAiTemperature": "hot", "localAddresses": [5], "exportMaxSize": 10**30, "gmailRedirectUrl": "x",
     }  # fmt: skip
