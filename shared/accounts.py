@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -136,6 +136,8 @@ class Accounts:
         self._table, self._links, self._queues = table, links, queues
         self._vault, self._apps = vault, apps
         self._lanes: dict[str, str] = {}
+        self.on_read: Callable[[Record], None] = lambda record: None
+        self.on_state: Callable[[Record], Awaitable[None]] | None = None
 
     # -- records -------------------------------------------------------------------------------------------
 
@@ -151,6 +153,8 @@ class Accounts:
             if len(self._lanes) >= MOST_LANES:
                 self._lanes.clear()
             self._lanes[account] = lane
+        if row is not None:
+            self.on_read(row.value)
         return row.value if row else None
 
     def lane(self, account: str) -> str:
@@ -181,6 +185,8 @@ class Accounts:
     async def insert(self, record: Record) -> None:
         """Stores a new record; StorageConflict when the id is taken."""
         await self._table.insert(Row(storable(record["account"]), KEY, record))
+        self.on_read(record)
+        await self._tell_state(record)
 
     async def change(self, account: str, mutate: Callable[[Record], Record | None]) -> Record | None:
         """Applies `mutate` to the newest version until it is stored. `mutate` gives the new record, or None to
@@ -198,7 +204,14 @@ class Accounts:
                 await self._table.replace(Row(row.partition, KEY, changed, row.etag))
             except StorageConflict:
                 continue
+            self.on_read(changed)
+            if changed.get("state") != row.value.get("state"):
+                await self._tell_state(changed)
             return changed
+
+    async def _tell_state(self, record: Record) -> None:
+        if self.on_state is not None:
+            await self.on_state(record)
 
     def _resealed(self, row: Row, record: Record) -> Record:
         kept = record.get("webhooksSealed")

@@ -186,15 +186,16 @@ class Changes:
             await self._queues.put_text("notifications", single(record["account"], message_id, attempt + 1), wait_s)
             return
         log.warning("a message was left out: graph answered %s %s", failure.status, failure.code)
-        await self._leave_out(record["account"], message_id)
+        await self._leave_out(record, message_id)
 
-    async def _leave_out(self, account: str, message_id: str) -> None:
+    async def _leave_out(self, record: Record, message_id: str) -> None:
         """Counts a message that was not told as new and that Graph never gives. Should Graph give it after all, it
         is told like one never heard of."""
+        account = record["account"]
         marker = await self._markers.get(account, message_id) or Marker(self._markers.key(message_id), message_id)
         if marker.left or marker.canary or (marker.etag and not (marker.pending and marker.changes == 0)):
             return  # counted before, or told as new; an update that was claimed waits until Graph gives the message
-        if marker.pending and await self._events.seen(account, f"new {message_id}", about=message_id):
+        if marker.pending and await self._events.seen(account, _named(record, f"new {message_id}"), about=message_id):
             return  # told by a worker that died before it could note it
         try:
             await self._markers.keep(account, replace(marker, id=message_id, left=True, pending=False))
@@ -333,7 +334,7 @@ class Changes:
         """Every event about a message goes through here; True when it was not recorded before. `order` is its
         place among the events of its message."""
         return await self._events.emit(
-            record["account"], event, data, happening=happening, about=data["id"], order=order, **place
+            record["account"], event, data, happening=_named(record, happening), about=data["id"], order=order, **place
         )
 
     async def forget(self, account: str) -> None:
@@ -343,6 +344,11 @@ class Changes:
     async def sweep(self, older_than: timedelta) -> int:
         """Removes markers not touched for that long; the number removed."""
         return await self._markers.sweep(older_than)
+
+
+def _named(record: Record, happening: str) -> str:
+    """The happening under the name it is told by: after a flush everything may be told once more."""
+    return f"{happening} after {record['flushed']}" if record.get("flushed") else happening
 
 
 def _marker_of(message: dict[str, Any], before: Marker | None, walk: str) -> Marker:

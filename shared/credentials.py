@@ -45,6 +45,7 @@ class Credentials:
         self._records, self._clock = records, clock
         self._login_endpoint = login_endpoint
         self._kept: dict[str, tuple[str, AccessToken]] = {}
+        self._asked = 0  # how often the login service was asked to renew
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._http: dict[str, LoginHttp] = {}
         self._id_tokens: dict[str, IdTokens] = {}
@@ -65,6 +66,13 @@ class Credentials:
                 self._remember(key, version, obtained)
                 token = obtained.value
         return token
+
+    async def current(self, holder: str, app: OauthApp, version: str = "") -> tuple[AccessToken, bool]:
+        """The token that `token` gives, with its end, and whether it was there before. Raises CredentialError."""
+        asked = self._asked
+        await self.token(holder, app, version=version)
+        _, kept = self._kept[self.key(holder, app)]
+        return kept, asked == self._asked
 
     def _remember(self, key: str, version: str, token: AccessToken) -> None:
         """Tokens of accounts that are gone or idle leave the memory when it grows."""
@@ -187,6 +195,7 @@ class Credentials:
     async def _from_entra(self, app: OauthApp, stored: Stored) -> Stored:
         import msal
 
+        self._asked += 1
         cache = msal.SerializableTokenCache()
         if stored.cache:
             cache.deserialize(stored.cache)

@@ -8,6 +8,7 @@ which they happened, so that the delivery of one finds those before it with one 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ from shared.service_settings import ServiceSettings
 from shared.storage.keys import digest, storable
 from shared.storage.queues import Queues
 from shared.storage.tables import Row, Table
+from shared.webhook_routing import WebhookRoutes
 
 QUEUE = "webhooks"
 
@@ -56,6 +58,17 @@ def before(key: str) -> tuple[str, str] | None:
     return (f"{subject}~", f"{subject}~{order}~") if order.strip("0") else None
 
 
+def copy_of(row: Row, route: str) -> Row:
+    """The event once more, for one webhook route: a record of its own, with its own attempts and its own place in the
+    order of what goes to that route. The event's id stays what it was."""
+    subject, order, event = row.key.split("~")
+    key = f"{digest(subject, route)[:24]}~{order}~{event_id(event, route)}"
+    columns = {"state": QUEUED, "attempts": 0, "date": row.value["envelope"]["date"]}
+    value = {"envelope": row.value["envelope"], "event": event, "route": route}
+    value |= {"contents": row.value["contents"]} if "contents" in row.value else {}
+    return Row(row.partition, key, value, columns=columns)
+
+
 def delivery_job(account: str, key: str, queued: datetime) -> dict[str, Any]:
     """The queue message that asks for one event's delivery."""
     return {"account": account, "event": id_of(key), "key": key, "queued": iso(queued)}
@@ -65,10 +78,17 @@ class Events:
     """Records events and puts them on the delivery queue."""
 
     def __init__(
-        self, table: Table, queues: Queues, clock: Clock, settings: ServiceSettings, contents: EventContents
+        self,
+        table: Table,
+        queues: Queues,
+        clock: Clock,
+        settings: ServiceSettings,
+        contents: EventContents,
+        routes: WebhookRoutes,
     ) -> None:
         self._table, self._queues, self._clock, self._settings = table, queues, clock, settings
-        self.contents = contents
+        self.contents, self._routes = contents, routes
+        self.on_event: Callable[[str, str], None] = lambda account, event: None
 
     async def emit(
         self,
@@ -89,8 +109,8 @@ class Events:
         taken as unique. `about` is the thing it happened to, and `order` (0 to 9,999,999,999) its place: an event is
         delivered after those of a lower order about the same thing. Both must be the same whenever the same
         happening is told. `target` is the account's sealed webhook, kept with an event that outlives the account.
-        Two transactions, three for data over what a record holds. After a crash between them the caller runs again,
-        meets its own record, and queues it once more.
+        Two transactions, three for data over what a record holds, and two for each webhook route that wants it. After a
+        crash between them the caller runs again, meets its own record, and queues it once more.
         """
         now = self._clock()
         key = event_key(event_id(account, happening) if happening else str(uuid.uuid4()), about, order)
@@ -104,14 +124,40 @@ class Events:
         kept, contents = await self.contents.lighten(account, key, data)
         envelope |= {"event": event, "data": kept}
         columns = {"state": QUEUED, "attempts": 0, "date": iso(now)}
-        value = {"envelope": envelope, "target": target} | ({"contents": contents} if contents else {})
+        value: dict[str, Any] = {"envelope": envelope, "target": target} | ({"contents": contents} if contents else {})
+        value |= {"routes": routes} if (routes := await self._routes.wanting(envelope)) else {}
         row = Row(storable(account), key, value, columns=columns)
         try:
             await self._table.insert(row)
         except StorageConflict:
             return await self._resume(account, key)
-        await self._queues.put(QUEUE, delivery_job(account, key, now))
+        self.on_event(account, event)
+        await self._queue(row)
         return True
+
+    async def _queue(self, row: Row) -> None:
+        """Asks for the delivery of an event, last where it has copies for webhook routes: who finds the event not yet
+        looked at finds the copies missing, perhaps, and makes them."""
+        await self.spread(row)
+        await self._queues.put(QUEUE, delivery_job(row.value["envelope"]["account"], row.key, self._clock()))
+
+    async def spread(self, row: Row) -> None:
+        """Makes and queues the event's copies for webhook routes. Those that are there and were looked at stay."""
+        for route in row.value.get("routes", ()):
+            copy = copy_of(row, route)
+            try:
+                await self._table.insert(copy)
+            except StorageConflict:
+                if not await self._is_unseen(copy):
+                    continue
+            await self._queues.put(QUEUE, delivery_job(copy.value["envelope"]["account"], copy.key, self._clock()))
+
+    async def _is_unseen(self, copy: Row) -> bool:
+        try:
+            found = await self._table.get(copy.partition, copy.key)
+        except RecordDamaged:
+            return False
+        return found is not None and found.columns["state"] == QUEUED and found.columns["attempts"] == 0
 
     async def _resume(self, account: str, key: str) -> bool:
         """A record that is there but was never seen by the delivery is queued again. A damaged one was recorded, and
@@ -121,7 +167,7 @@ class Events:
         except RecordDamaged:
             return False
         if row is not None and row.columns["state"] == QUEUED and row.columns["attempts"] == 0:
-            await self._queues.put(QUEUE, delivery_job(account, key, self._clock()))
+            await self._queue(row)
         elif row is not None and row.columns["state"] in (DELIVERED, SKIPPED, DISCARDED):
             await self.contents.drop(row)  # written anew just now, for nobody
         return False

@@ -49,6 +49,7 @@ class Gate:
     ) -> None:
         self._settings, self._queues, self._schedule = settings, queues, schedule
         self._poison, self._clock, self._jitter = poison, clock, jitter
+        self.afterwards: Callable[[], Awaitable[None]] | None = None  # after each message, whatever came of it
 
     async def run(self, queue: str, text: str, work: Callable[[str], Awaitable[None]]) -> None:
         """Works off one message of a queue: at once, or after the pause."""
@@ -65,6 +66,9 @@ class Gate:
         except RecordDamaged as problem:
             log.error("graphpost.gate.damaged queue=%s: %s", queue, problem)
             await self._poison.keep(queue, text, str(problem), digest(queue, _same(text, job)))
+        finally:
+            if self.afterwards is not None:
+                await self.afterwards()
 
     async def is_paused(self, queue: str) -> bool:
         """True while the queue's work is paused; a change is seen within ten seconds. SealBroken."""

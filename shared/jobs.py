@@ -40,6 +40,8 @@ async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
         await _subscribe(services, account, job)
     elif do == "catch_up":
         await _catch_up(services, account, attempt, job.get("after", ""))
+    elif do == "flush":
+        await services.flushing.work(account, job["flush"])
     elif do == "delete":
         await services.deletion.resume(account)
     elif do == "purge":
@@ -156,6 +158,10 @@ async def sweep(services: Services) -> None:
         ("poison", services.poison.sweep),
         ("idempotency keys", services.idempotency.sweep),
         ("lanes", services.lanes.sweep),
+        ("token logs", services.tokens.sweep),
+        ("statistics", services.service_counters.sweep),
+        ("log lines", lambda: services.account_logs.sweep(services.accounts.known)),
+        ("told changes", services.change_feed.sweep),
     ]
     for name, work, queue in taken_up:
         if runs.get(queue, True):

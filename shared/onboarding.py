@@ -254,14 +254,14 @@ def _with(record: Record, kept: dict[str, Any]) -> Record:
     return {k: v for k, v in merged.items() if k not in kept or kept[k] is not None}
 
 
-def unmasked_url(given: str | None, stored: str | None) -> str:
-    """The webhook target to store. A masked URL written back is unchanged; a mask that fits no stored value is
-    an error (1.7)."""
+def unmasked_url(given: str | None, stored: str | None, key: str = "webhooks") -> str:
+    """The webhook target, or another URL with a password, to store. A masked one written back is unchanged; a mask
+    that fits no stored value is an error (1.7)."""
     if not given or MASK not in given:
         return given or ""
     if stored and given == masked_url(stored):
         return stored
-    raise InvalidInput.field("webhooks", '"webhooks" holds a masked value that is not the stored one')
+    raise InvalidInput.field(key, f'"{key}" holds a masked value that is not the stored one')
 
 
 def unmasked_headers(given: list[dict[str, str]], stored: list[dict[str, str]]) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ change is seen at once by the process that made it and within that time by the o
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,13 @@ from shared.vault import SealBroken, Vault
 
 KEPT_S = 10
 PARTITION, KEY = "settings", "service"
-SECRET = frozenset({"serviceSecret", "serviceSecretOld"})  # read back as true or false (emailengine.md 1.7)
+# Read back as true or false (emailengine.md 1.7). Those without an effect here are another service's secrets.
+SECRET = frozenset(
+    "serviceSecret serviceSecretOld smtpServerPassword imapProxyServerPassword gmailClientSecret openAiAPIKey "
+    "documentStorePassword".split()
+)
+# URLs that may hold a password, which reads as a mask.
+WITH_PASSWORD = frozenset("webhooks proxyUrl httpProxyUrl documentStoreUrl openAiAPIUrl sentryDsn".split())
 OLD_SECRET_FOR = timedelta(hours=24)
 
 
@@ -43,14 +50,22 @@ class ServiceSettings:
                 await self._resealer.renewed(self._table, row, SETTINGS)
         return self._kept[1]
 
+    @property
+    def known(self) -> dict[str, Any]:
+        """The settings as this process read them last, however long ago; nothing is read for it."""
+        return self._kept[1] if self._kept else {}
+
     async def write(self, changes: dict[str, Any]) -> None:
         """Merges changes into the record; None removes a setting. A service secret that is replaced signs webhooks
         beside the new one for a day, unless the same changes drop `serviceSecretOld`."""
+        await self.change(lambda stored: stored | self._kept_secret(stored, changes) | changes)
+
+    async def change(self, mutate: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        """Applies `mutate` to the newest settings until they are stored; None removes one."""
         while True:
             row = await self._row()
-            stored = self._open(row)
-            merged = stored | self._kept_secret(stored, changes) | changes
-            kept = {name: value for name, value in merged.items() if value is not None}
+            changed = mutate(self._open(row))
+            kept = {name: value for name, value in changed.items() if value is not None}
             if await self._save(row, kept):
                 self._kept = (self._clock().timestamp(), kept)
                 return

@@ -68,6 +68,19 @@ def _seconds(value: str) -> int:
     return seconds
 
 
+def _hold(value: str) -> int:
+    seconds = int(value) if value.isdecimal() and len(value) < 5 else -1
+    if not 0 <= seconds <= 120:
+        raise ValueError("must be a whole number of seconds from 0 to 120")
+    return seconds
+
+
+def _switch(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return value == "true"
+
+
 def _words(value: str) -> tuple[str, ...]:
     return tuple(value.replace(",", " ").split())
 
@@ -177,6 +190,20 @@ TABLE: tuple[Setting, ...] = (
         None,
         "Networks inside which webhooks may be sent: CIDRs, all, or none. Left out: none, or loopback in development.",
     ),
+    Setting(
+        "OAUTH_TOKENS_API",
+        "oauth_tokens_api",
+        _switch,
+        False,
+        "true lets GET /v1/account/{account}/oauth-token hand out the access tokens of mailboxes.",
+    ),
+    Setting(
+        "CHANGES_HOLD_SECONDS",
+        "changes_hold_seconds",
+        _hold,
+        15,
+        "How long GET /v1/changes waits for something new before it answers: 0 to 120 seconds.",
+    ),
     Setting("OAUTH_APP_CLIENT_ID", "oauth_app_client_id", _text, "", "Client id of an OAuth2 app set here."),
     Setting(
         "OAUTH_APP_CLIENT_SECRET",
@@ -252,6 +279,8 @@ class Settings:
     poll_interval_s: int = 15
     poll_longest_s: int = 300
     webhook_private_targets: tuple[str, ...] = ()
+    oauth_tokens_api: bool = False
+    changes_hold_seconds: int = 15
     oauth_app_client_id: str = ""
     oauth_app_client_secret: str = ""
     oauth_app_certificate: str = ""

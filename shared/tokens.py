@@ -8,14 +8,18 @@ import ipaddress
 import re
 import secrets
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
 from shared.clock import Clock, iso, parse_time
 from shared.errors import ApiError, Forbidden, RecordDamaged, Unauthorized
 from shared.storage.tables import Row, Table
+from shared.token_use import RateLimit, TokenUse
 
 KEY = "token"
+USE_NOTED = timedelta(minutes=10)  # how exact `access` is
+MOST_NOTED = 5000
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,24 @@ class Grant:
     account: str | None = None
     permissions: dict[str, Any] | None = None
     restrictions: dict[str, Any] = field(default_factory=dict)
+    expires: str | None = None
+    counts_for: str = ""  # the token whose rate limit the calls of this one use up; its own when empty
+    is_bootstrap: bool = False
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """The limit of this token's calls; None for none."""
+        rule = self.restrictions.get("rateLimit")
+        return RateLimit(self.counts_for or self.token_id, rule["maxRequests"], rule["timeWindow"]) if rule else None
+
+    def confine(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """The fields of a token made with this one, which can not be used to step outside this one's limits."""
+        if self.restrictions:
+            fields = fields | {"restrictions": self.restrictions}
+            fields |= {"countsFor": self.counts_for or self.token_id} if self.rate_limit else {}
+        if self.expires and self.expires < (fields.get("expires") or "9999"):
+            fields = fields | {"expires": self.expires}
+        return fields
 
     @property
     def is_unrestricted(self) -> bool:
@@ -82,17 +104,42 @@ class Grant:
 
 def _contains(network: str, address: str) -> bool:
     try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(network, strict=False)
+        caller = ipaddress.ip_address(address.partition("%")[0])
+        within = ipaddress.ip_network(network, strict=False)
     except ValueError:
         return False
+    mapped = caller.ipv4_mapped if isinstance(caller, ipaddress.IPv6Address) else None
+    return caller in within or (mapped is not None and mapped in within)
 
 
 def _refers(pattern: str, referrer: str) -> bool:
     """`*` stands for anything; a pattern without a scheme is compared with host and path alone."""
-    parts = urlsplit(referrer)
-    subject = referrer if "://" in pattern else f"{parts.netloc}{parts.path}"
-    expression = ".*".join(re.escape(piece) for piece in pattern.split("*"))
-    return re.fullmatch(expression, subject, re.IGNORECASE) is not None
+    subject = referrer
+    if "://" not in pattern:
+        try:
+            parts = urlsplit(referrer)
+        except ValueError:
+            return False
+        subject = f"{parts.netloc}{parts.path}"
+    return _fits(pattern.lower(), subject.lower())
+
+
+def _fits(pattern: str, text: str) -> bool:
+    """Whether the text is the pattern with something for each `*`. Looks at each character a bounded number of times:
+    a regular expression with many stars can take for ever."""
+    first, *pieces = pattern.split("*")
+    if not pieces:
+        return pattern == text
+    last = pieces.pop()
+    if len(text) < len(first) + len(last) or not text.startswith(first) or not text.endswith(last):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for piece in pieces:
+        found = text.find(piece, at, end)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def token_id(token: str) -> str:
@@ -105,8 +152,9 @@ def token_id(token: str) -> str:
 class AccessTokens:
     """Mints, checks and lists access tokens. The value of a token is known only to who asked for it."""
 
-    def __init__(self, table: Table, clock: Clock, bootstrap: str) -> None:
-        self._table, self._clock = table, clock
+    def __init__(self, table: Table, clock: Clock, bootstrap: str, use: TokenUse) -> None:
+        self._table, self._clock, self.use = table, clock, use
+        self._noted: dict[str, datetime] = {}
         self._bootstrap_id = token_id(bootstrap) if bootstrap else ""
 
     async def grant_of(self, presented: str | None) -> Grant:
@@ -119,7 +167,7 @@ class AccessTokens:
         except ValueError:
             raise Unauthorized("Bad token") from None
         if hmac.compare_digest(identity, self._bootstrap_id):
-            return Grant(identity)
+            return Grant(identity, is_bootstrap=True)
         row = await self._readable(identity)
         if row is None or self._expired(row):
             raise Unauthorized("Bad token")
@@ -130,11 +178,23 @@ class AccessTokens:
             record.get("account"),
             record.get("permissions"),
             record.get("restrictions") or {},
+            record.get("expires"),
+            record.get("countsFor", ""),
         )
 
     def _expired(self, row: Row) -> bool:
         expires = row.value.get("expires")
         return isinstance(expires, str) and parse_time(expires) <= self._clock()
+
+    async def note_access(self, grant: Grant, address: str) -> None:
+        """Keeps when and from where a token was used last. One transaction, at most every ten minutes for a token."""
+        now, noted = self._clock(), self._noted.get(grant.token_id)
+        if grant.is_bootstrap or (noted is not None and timedelta(0) <= now - noted < USE_NOTED):
+            return
+        if len(self._noted) >= MOST_NOTED:
+            self._noted.clear()
+        self._noted[grant.token_id] = now
+        await self._table.set_columns(grant.token_id, KEY, {"usedAt": iso(now), "usedFrom": address})
 
     async def mint(self, fields: dict[str, Any]) -> dict[str, str]:
         """A new token and its id. Only the hash is stored."""
@@ -148,7 +208,7 @@ class AccessTokens:
         """Tokens as the API shows them, newest first; of one account when given."""
         wanted = (query or "").lower()
         found = [
-            _view(row.value)
+            _view(row)
             async for row in self._table.scan()
             if (account is None or row.value.get("account") == account)
             and wanted in (row.value.get("description") or "").lower()
@@ -159,7 +219,7 @@ class AccessTokens:
         """One token by its value or its id, or None."""
         for identity in self._identities(token_or_id):
             if row := await self._readable(identity):
-                return _view(row.value)
+                return _view(row)
         return None
 
     async def _readable(self, identity: str) -> Row | None:
@@ -175,6 +235,7 @@ class AccessTokens:
             if identity == self._bootstrap_id:
                 raise ApiError(403, "The bootstrap token is defined by the setting BOOTSTRAP_TOKEN. Change it there.")
             if await self._table.delete(identity, KEY):
+                await self.use.forget(identity)
                 return True
         return False
 
@@ -183,6 +244,16 @@ class AccessTokens:
         async for row in self._table.scan():
             if row.value.get("account") == account:
                 await self._table.delete(row.partition, row.key)
+                await self.use.forget(row.partition)
+
+    async def sweep(self) -> int:
+        """Cuts the audit logs, and removes what is left of tokens that are gone; how many entries."""
+        return await self.use.sweep(self._known)
+
+    async def _known(self) -> set[str]:
+        """Every token, and those gone ones whose limit is still counted on by tokens that were made with them."""
+        counted = {str(row.value.get("countsFor")) async for row in self._table.scan()}
+        return counted | {partition for partition, _ in await self._table.keys()}
 
     @staticmethod
     def _identities(token_or_id: str) -> list[str]:
@@ -192,7 +263,8 @@ class AccessTokens:
             return []
 
 
-def _view(record: dict[str, Any]) -> dict[str, Any]:
+def _view(row: Row) -> dict[str, Any]:
+    record = row.value
     return {
         "account": record.get("account"),
         "description": record.get("description"),
@@ -204,6 +276,6 @@ def _view(record: dict[str, Any]) -> dict[str, Any]:
         "permissions": record.get("permissions"),
         "created": record["created"],
         "expires": record.get("expires"),
-        "access": {"time": None, "ip": None},
+        "access": {"time": row.columns.get("usedAt"), "ip": row.columns.get("usedFrom") or None},
         "id": record["id"],
     }

@@ -203,7 +203,8 @@ class Undelivered:
         return queued
 
     async def _back_to_queued(self, row: Row) -> Row | None:
-        fresh = {name: value for name, value in row.value.items() if name != "parked"}
+        # Its copies for webhook routes were made before it was looked at first.
+        fresh = {name: value for name, value in row.value.items() if name not in ("parked", "routes")}
         columns = row.columns | {"state": QUEUED, "until": iso(self._clock())}
         if row.columns["state"] == DEAD:
             columns |= {"attempts": 0}
@@ -293,6 +294,7 @@ def _entry(row: Row) -> Row:
         "attempts": row.columns["attempts"],
         **noted,
     }
+    value |= {"route": row.value["route"]} if "route" in row.value else {}
     columns = {"account": storable(envelope["account"]), "event": event, "endpoint": noted["endpoint"]}
     partition = _HELD_PREFIX + noted["endpoint"] if held else DEAD_PARTITION
     return Row(partition, f"{_time(envelope['date'])}~{event}", value, columns=columns)
@@ -335,4 +337,4 @@ def _view(entry: Row) -> dict[str, Any]:
         "attemptsMade": value["attempts"],
         "failed": value["at"],
         "error": value["error"],
-    }
+    } | ({"route": value["route"]} if "route" in value else {})

@@ -64,13 +64,16 @@ def standard_signature(event: str, timestamp: int, body: bytes, secrets: Sequenc
 
 @dataclass(frozen=True)
 class Attempt:
-    """What the headers of one attempt say. `number` is 1 for the first; times are in seconds."""
+    """What the headers of one attempt say. `number` is 1 for the first; times are in seconds. `delivery` tells apart
+    what one event is to several targets, `route` names the webhook route that it goes to."""
 
     account: str
     event: str
     number: int
     waited_s: int
     timestamp: int
+    delivery: str = ""
+    route: str = ""
 
 
 def headers_of(attempt: Attempt, body: bytes, secrets: Sequence[str], target: Target) -> dict[str, str]:
@@ -78,7 +81,7 @@ def headers_of(attempt: Attempt, body: bytes, secrets: Sequence[str], target: Ta
     headers = {
         "Content-Type": "application/json",
         "User-Agent": USER_AGENT,
-        "X-EE-Wh-Id": digest(attempt.account, attempt.event)[:16],
+        "X-EE-Wh-Id": digest(attempt.account, attempt.delivery or attempt.event)[:16],
         "X-EE-Wh-Attempts-Made": str(attempt.number - 1),
         "X-EE-Wh-Queued-Time": f"{max(0, attempt.waited_s)}s",
         "X-EE-Wh-Event-Id": attempt.event,
@@ -87,6 +90,7 @@ def headers_of(attempt: Attempt, body: bytes, secrets: Sequence[str], target: Ta
         "webhook-timestamp": str(attempt.timestamp),
         "webhook-signature": standard_signature(attempt.event, attempt.timestamp, body, secrets),
     }
+    headers |= {"X-EE-Wh-Custom-Route": attempt.route} if attempt.route else {}
     added = {name: value for name, value in target.headers.items() if name.lower() not in FRAMING}
     taken = {name.lower() for name in added}
     return {name: value for name, value in headers.items() if name.lower() not in taken} | added

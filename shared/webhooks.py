@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -29,6 +29,7 @@ from shared.undelivered import Undelivered, parked
 from shared.vault import SealBroken
 from shared.webhook_attempt import DELIVERED as ARRIVED
 from shared.webhook_attempt import RETRY, Outcome, Sender
+from shared.webhook_routing import WebhookRoutes, fits
 from shared.webhook_target import Attempt, Target, headers_of, target_of
 
 # The waits after each failed attempt, in seconds; ten attempts are made, and each wait is given or taken a fifth
@@ -90,12 +91,15 @@ class Webhooks:
         endpoints: Endpoints,
         undelivered: Undelivered,
         contents: EventContents,
+        routes: WebhookRoutes,
+        spread: Callable[[Row], Awaitable[None]],
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._events, self._counters, self._queues, self._clock = events, counters, queues, clock
         self._settings, self._accounts, self._sender = settings, accounts, sender
         self._endpoints, self._undelivered, self._flights = endpoints, undelivered, Flights(clock)
-        self._contents, self._jitter = contents, jitter
+        self._contents, self._routes, self._spread, self._jitter = contents, routes, spread, jitter
+        self.on_attempt: Callable[[str, str, Outcome], None] = lambda account, event, outcome: None
 
     async def deliver(self, job: dict[str, Any]) -> None:
         """One queue message: an attempt to deliver one event, or one step of a replay, release or probe.
@@ -143,7 +147,7 @@ class Webhooks:
             await self._bury(row, job, "", {"reason": reason})
             return None
         if target is None:
-            if await self._settle(row, SKIPPED):
+            if await self._settle(row, SKIPPED) and "route" not in row.value:
                 await self._count(row)
                 await self._contents.drop(row)
             return None
@@ -159,6 +163,8 @@ class Webhooks:
     async def _target(self, account: str, event: dict[str, Any], settings: dict[str, Any]) -> Target | None:
         """Where the event goes; None for nowhere. SealBroken when the account's own target cannot be opened."""
         envelope = event["envelope"]
+        if route := event.get("route"):
+            return await self._route_target(route, account, envelope, settings)
         if not wants(envelope["event"], envelope["data"], envelope.get("path"), settings):
             return None
         record = await self._accounts.find(account)
@@ -169,6 +175,21 @@ class Webhooks:
         own_url, own_headers = self._accounts.opened_webhook_of(record)
         url = own_url or settings.get("webhooks") or ""
         return target_of(url, (settings.get("webhooksCustomHeaders") or []) + own_headers) if url else None
+
+    async def _route_target(
+        self, route_id: str, account: str, envelope: dict[str, Any], settings: dict[str, Any]
+    ) -> Target | None:
+        """The same for the copy of a webhook route, whose filter is asked once more: it may have changed."""
+        route = await self._routes.find(route_id)
+        if not settings.get("webhooksEnabled") or route is None or not fits(route, envelope):
+            return None
+        headers: list[dict[str, str]] = route.get("customHeaders") or []
+        if envelope["event"] != "accountDeleted":
+            record = await self._accounts.find(account)
+            if record is None:
+                return None
+            headers = headers + self._accounts.opened_webhook_of(record)[1]
+        return target_of(route["targetUrl"], headers)
 
     async def _put_back(self, job: dict[str, Any], wait_s: float) -> None:
         """The message again, later each time: something earlier about the same thing is on its way, or the endpoint
@@ -205,6 +226,7 @@ class Webhooks:
             return
         await self._count(delivery.row)
         outcome = await self._post(delivery, secrets)
+        self.on_attempt(delivery.job["account"], delivery.row.value["envelope"]["event"], outcome)
         if outcome.kind == ARRIVED:
             if await self._settle(claimed, DELIVERED, delivery.number):
                 await self._contents.drop(claimed)
@@ -223,7 +245,9 @@ class Webhooks:
         now = self._clock()
         attempt = Attempt(
             account=delivery.job["account"],
-            event=id_of(delivery.row.key),
+            event=delivery.row.value.get("event") or id_of(delivery.row.key),
+            delivery=id_of(delivery.row.key),
+            route=delivery.row.value.get("route", ""),
             number=delivery.number,
             waited_s=int((now - parse_time(delivery.job["queued"])).total_seconds()),
             timestamp=int(now.timestamp()),
@@ -291,6 +315,9 @@ class Webhooks:
         account, event = row.value["envelope"]["account"], row.value["envelope"]["event"]
         if row.columns.get("counted") or row.columns["attempts"] > 0:
             return
+        if route := row.value.get("route"):
+            await self._counters.count_route(route)
+            return
         if event != "accountDeleted":  # nobody is left to show it; an account made again starts from nothing
             await self._counters.count(account, event)
 
@@ -315,6 +342,7 @@ class Webhooks:
         row = await self._undelivered.damaged.read(seen.partition, seen.key)
         if row is None or (row.columns.get("until") or row.value["envelope"]["date"]) >= limit:
             return 0
+        await self._spread(row)  # who recorded it may have died before that
         await self._queues.put(QUEUE, delivery_job(row.value["envelope"]["account"], row.key, self._clock()))
         return 1
 

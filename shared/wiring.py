@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from shared.access import Access
+from shared.account_logs import AccountLogs
 from shared.accounts import Accounts, Record
+from shared.app_verification import AppVerification
 from shared.attachments import References
 from shared.blocklists import Blocklists
 from shared.canary import Canary
+from shared.change_feed import ChangeFeed
 from shared.changes import Changes
 from shared.clock import Clock, iso, utc_now
 from shared.composing import Composer
@@ -24,6 +27,7 @@ from shared.endpoints import Endpoints
 from shared.event_contents import EventContents
 from shared.event_counters import EventCounters
 from shared.events import Events
+from shared.flushing import Flushing
 from shared.gate import Gate
 from shared.graph.client import Graph
 from shared.idempotency import Idempotency
@@ -50,6 +54,7 @@ from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
 from shared.sent_mail import SentMail
+from shared.service_counters import ServiceCounters
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
 from shared.signed_links import SignedLinks
@@ -61,21 +66,29 @@ from shared.submit import Submit
 from shared.subscriptions import OF_MAILBOX, Subscriptions
 from shared.sync import Sync
 from shared.token_records import TokenRecords
+from shared.token_use import TokenUse
 from shared.tokens import AccessTokens
 from shared.tracking import Tracking
 from shared.undelivered import Undelivered
 from shared.unsubscribing import Unsubscribing
 from shared.vault import Vault
 from shared.webhook_address import Addresses
-from shared.webhook_attempt import Sender
+from shared.webhook_attempt import DELIVERED as ARRIVED
+from shared.webhook_attempt import Outcome, Sender
+from shared.webhook_routing import WebhookRoutes
 from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts blocklists"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts blocklists tokenuse "
+    "stats accountlogs changefeed"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
-REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
+REBUILT = frozenset(
+    "counters trees cursors markers pending schedule endpoints undelivered lanes tokenuse stats accountlogs "
+    "changefeed".split()
+)
+OF_ACCOUNTS = ("markers", "cursors", "trees", "counters", "accountlogs")  # with a partition for each account
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -118,6 +131,7 @@ class Ground:
     resealer: Resealer
     schedule: Schedule
     service_settings: ServiceSettings
+    webhook_routes: WebhookRoutes
     apps: OauthApps
     credentials: Credentials
     accounts: Accounts
@@ -127,6 +141,9 @@ class Ground:
     graphs: dict[str, Graph]
     graph_of: GraphOf
     access: Access
+    service_counters: ServiceCounters
+    account_logs: AccountLogs
+    change_feed: ChangeFeed
 
 
 @dataclass
@@ -168,6 +185,7 @@ class Delivery:
     addresses: Addresses
     endpoints: Endpoints
     undelivered: Undelivered
+    event_counters: EventCounters
     webhooks: Webhooks
 
 
@@ -181,11 +199,18 @@ class Office:
     deletion: Deletion
     onboarding: Onboarding
     consent: Consent
+    flushing: Flushing
+    verification: AppVerification
 
 
 @dataclass
 class Services(Office, Delivery, Post, Ears, Ground):
     """Everything the triggers call, for one process."""
+
+    async def save_notes(self) -> None:
+        """Writes what was counted and logged on the way. Called at the end of each call and each queue message."""
+        await self.service_counters.save()
+        await self.account_logs.save()
 
     async def close(self) -> None:
         """Closes every client; for tests and scripts, since a function app's process is simply ended."""
@@ -226,7 +251,31 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     office = _office(ground, ears, post, delivery)
     ground.access.after_connect = ears.sync.start
     ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
-    return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    made = Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    _listen(made)
+    return made
+
+
+def _listen(made: Services) -> None:
+    """Lets statistics, log lines and the feed hear of what happens."""
+    logs, counters = made.account_logs, made.service_counters
+
+    async def on_state(record: Record) -> None:
+        error = (record.get("lastError") or {}).get("response")
+        logs.add(record["account"], "state", state=record["state"], error=error)
+        await made.change_feed.note(record)
+
+    def on_event(account: str, event: str) -> None:
+        counters.count(f"events:{event}")
+        logs.add(account, "event", event=event)
+
+    def on_attempt(account: str, event: str, outcome: Outcome) -> None:
+        counters.count("webhooks:success" if outcome.kind == ARRIVED else "webhooks:fail")
+        logs.add(account, "webhook", event=event, outcome=outcome.kind, **outcome.error)
+
+    made.accounts.on_read, made.accounts.on_state = logs.meet, on_state
+    made.events.on_event, made.webhooks.on_attempt = on_event, on_attempt
+    made.gate.afterwards = made.save_notes
 
 
 def _ground(settings: Settings, clock: Clock) -> Ground:
@@ -239,22 +288,28 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
     records = TokenRecords(tables["credentials"], vault, clock, resealer)
     credentials = Credentials(records, clock, settings.login_endpoint)
     accounts = Accounts(tables["accounts"], tables["links"], queues, vault, apps)
-    blobs = Blobs(storage)
-    events = Events(tables["events"], queues, clock, service_settings, EventContents(blobs))
+    blobs, webhook_routes = Blobs(storage), WebhookRoutes(service_settings, clock)
+    events = Events(tables["events"], queues, clock, service_settings, EventContents(blobs), webhook_routes)
+    account_logs = AccountLogs(tables["accountlogs"], service_settings, clock)
     graphs: dict[str, Graph] = {}
 
     def graph_of(app: OauthApp) -> Graph:
         root = settings.graph_endpoint or app.hosts.graph
         if root not in graphs:
             graphs[root] = Graph(root, app.hosts.graph, lanes.note_call)
+            graphs[root].on_answer = account_logs.add_call
         return graphs[root]
 
     return Ground(
         settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=blobs,
-        vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
+        vault=vault, resealer=resealer, webhook_routes=webhook_routes,
+        schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
-        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token), lanes=lanes, graphs=graphs,
+        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token, TokenUse(tables["tokenuse"], clock)),
+        lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
+        service_counters=ServiceCounters(tables["stats"], clock), account_logs=account_logs,
+        change_feed=ChangeFeed(tables["changefeed"], clock, settings.changes_hold_seconds),
     )  # fmt: skip
 
 
@@ -313,19 +368,23 @@ def _delivery(on: Ground) -> Delivery:
     undelivered = Undelivered(
         on.tables["undelivered"], on.tables["events"], endpoints, on.queues, on.clock, on.events.contents
     )
+    event_counters = EventCounters(on.tables["counters"])
     webhooks = Webhooks(
-        on.tables["events"], EventCounters(on.tables["counters"]), on.queues, on.clock, on.service_settings,
-        on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered, on.events.contents,
+        on.tables["events"], event_counters, on.queues, on.clock, on.service_settings, on.accounts,
+        Sender(http, addresses, on.clock), endpoints, undelivered, on.events.contents, on.webhook_routes,
+        on.events.spread,
     )  # fmt: skip
-    return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
+    return Delivery(
+        http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, event_counters=event_counters,
+        webhooks=webhooks,
+    )  # fmt: skip
 
 
 def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
     poison = Poison(on.tables["poison"], on.queues, on.clock, QUEUES)
     deletion = Deletion(
         on.accounts, on.credentials, on.events, on.clock, _clean_up(on, ears, post, delivery), on.tables["events"],
-        on.tables["credentials"], [on.tables[name] for name in ("markers", "cursors", "trees", "counters")],
-        on.tokens, poison,
+        on.tables["credentials"], [on.tables[name] for name in OF_ACCOUNTS], on.tokens, poison,
     )  # fmt: skip
     onboarding = Onboarding(on.accounts, on.apps, on.credentials, on.events, on.clock, deletion)
     consent = Consent(
@@ -339,6 +398,8 @@ def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
         deletion=deletion,
         onboarding=onboarding,
         consent=consent,
+        flushing=Flushing(on.accounts, on.clock, (ears.mailboxes.forget, ears.polling.forget, ears.changes.forget)),
+        verification=AppVerification(on.accounts, on.access, on.credentials),
     )
 
 
@@ -356,6 +417,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.mailboxes.forget(account)
         await delivery.webhooks.forget(account)
         await on.events.contents.forget(account, on.clock())
+        await on.account_logs.forget(account)
 
     return clean_up
 

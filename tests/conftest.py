@@ -50,6 +50,7 @@ def app(
     """Graphpost itself, answering HTTP, polling its queues and firing its timers."""
     settings = services.app_settings(storage=azurite.connection_string, tenant_url=tenant.url)
     settings |= {"AzureFunctionsJobHost__extensions__queues__visibilityTimeout": "00:00:01"}  # retry soon
+    settings |= {"OAUTH_TOKENS_API": "true", "CHANGES_HOLD_SECONDS": "2"}
     with services.App(app_port, settings=settings, poll_seconds=0.2, logs=service_logs) as host:
         yield Application(host)
 

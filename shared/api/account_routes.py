@@ -8,12 +8,14 @@ from fastapi import APIRouter, Query
 
 from shared.accounts import Record
 from shared.api.account_view import account_view, listed_view
-from shared.api.route import AccountPath, GuardedRoute, Provided, operation
+from shared.api.route import AccountPath, Granted, GuardedRoute, Provided, operation
 from shared.api.schemas import AccountCreate, AccountDelete, AccountList, AccountQuery, AccountUpdate, Reconnect
+from shared.errors import ApiError
 from shared.storage.keys import storable
 from shared.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["Account"])
+REACHING = ("oauth2", "email", "expectedEmail")  # with application access the address alone names the mailbox
 
 
 @router.post("/v1/account", openapi_extra=operation("admin", "write"))
@@ -40,10 +42,15 @@ async def get_account(
 
 
 @router.put("/v1/account/{account}", openapi_extra=operation("admin", "write"))
-async def update_account(account: AccountPath, body: AccountUpdate, services: Provided) -> dict[str, Any]:
+async def update_account(
+    account: AccountPath, body: AccountUpdate, services: Provided, grant: Granted
+) -> dict[str, Any]:
     """Changes the given fields only."""
+    fields = body.given()
+    if grant.account is not None:
+        refuse_other_mailbox(await services.accounts.get(account), fields)
     await services.addresses.check("webhooks", body.webhooks)
-    await services.onboarding.update(account, body.given())
+    await services.onboarding.update(account, fields)
     return {"account": account}
 
 
@@ -83,6 +90,16 @@ async def list_accounts(query: Annotated[AccountList, Query()], services: Provid
             views.append(view)
     paging, shown = query.of(views)
     return paging | {"query": query.query or False, "state": query.state or "*", "accounts": shown}
+
+
+def refuse_other_mailbox(record: Record, fields: dict[str, Any]) -> None:
+    """403 when a token bound to this account would lead it to another mailbox, or to other credentials: it would then
+    reach what it is bound away from."""
+    changed = [name for name in REACHING if name in fields and fields[name] != record.get(name)]
+    if changed:
+        text = "A token bound to an account can not change how its mailbox is reached"
+        wrong = [{"message": f'"{name}" is not allowed with this token', "key": name} for name in changed]
+        raise ApiError(403, text, "BoundToken", fields=wrong)
 
 
 async def _holder(record: Record, services: Services) -> Record | None:

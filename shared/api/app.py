@@ -14,8 +14,10 @@ from starlette.exceptions import HTTPException
 from shared import __version__
 from shared.api import (
     account_routes,
+    around_routes,
     authentication_routes,
     blocklist_routes,
+    diagnostics_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -25,7 +27,9 @@ from shared.api import (
     submit_routes,
     token_routes,
     tracking_routes,
+    upkeep_routes,
     webhook_routes,
+    webhook_routing_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
 from shared.api.validation import answer_for
@@ -53,7 +57,7 @@ def create_app(services: Services) -> FastAPI:
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, reading_routes, blocklist_routes,
-        tracking_routes,
+        tracking_routes, around_routes, upkeep_routes, webhook_routing_routes, diagnostics_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

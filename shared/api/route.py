@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine
@@ -13,6 +14,7 @@ from fastapi.routing import APIRoute
 
 from shared.errors import ApiError, InvalidInput, NotFound
 from shared.tokens import Caller, Grant, Operation
+from shared.vault import SealBroken
 from shared.wiring import Services
 
 NOT_JSON = "Invalid request payload JSON format"
@@ -41,20 +43,31 @@ class GuardedRoute(APIRoute):
         takes_query = bool(self.dependant.query_params) or extra["x-names-in-query"]
         takes_body = bool(self.dependant.body_params)
 
+        async def work(request: Request) -> Response:
+            return await handle(await _with_body(request) if takes_body else request)
+
         async def guarded(request: Request) -> Response:
-            await authorize(request, coordinates["group"], coordinates["action"])
-            if not takes_query:
-                refuse_query(request)
-            response = await handle(await _with_body(request) if takes_body else request)
-            _show_budget(request, response)
-            return response
+            services, outcome = services_of(request), "fail"
+            try:
+                await authorize(request, coordinates["group"], coordinates["action"])
+                if not takes_query:
+                    refuse_query(request)
+                response = await in_time(request, work)
+                _show_budget(request, response)
+                outcome = "success"
+                return response
+            finally:
+                services.service_counters.count(f"apiCall:{outcome}")
+                await services.save_notes()
 
         return guarded
 
 
 def _show_budget(request: Request, response: Response) -> None:
-    """What is left of the mailbox's calls at Graph, as far as this process knows: the three fields of the IETF draft
-    on rate limit headers, in their simple form."""
+    """What is left of the token's own limit, and of the mailbox's calls at Graph as far as this process knows: the
+    three fields of the IETF draft on rate limit headers, in their simple form."""
+    if allowance := getattr(request.state, "allowance", None):
+        response.headers.update(allowance.headers())
     if "account" not in request.path_params:
         return
     services: Services = request.app.state.services
@@ -67,17 +80,84 @@ def _show_budget(request: Request, response: Response) -> None:
 
 
 async def authorize(request: Request, group: str, action: str) -> None:
-    """Raises the contract's 401 or 403; leaves the grant in `request.state.grant`."""
+    """Raises the contract's 401, 403 or 429; leaves the grant in `request.state.grant`, and in
+    `request.state.allowance` what is left of its rate limit."""
     services: Services = request.app.state.services
     grant = await services.tokens.grant_of(_presented(request))
-    account = request.path_params.get("account")
-    if account is None and request.url.path.rstrip("/") in ("/v1/tokens", "/v1/templates"):
-        account = request.query_params.get("account")
-    else:
-        account = unquote(account) if account is not None else None
-    caller = Caller(caller_address(request), request.headers.get("referer", ""))
-    grant.check(Operation(group, action, account), caller)
+    asked = Operation(group, action, _named_account(request))
+    caller = Caller(caller_address(request), _referrer(request))
+    reason = None
+    try:
+        grant.check(asked, caller)
+        limit = grant.rate_limit
+        request.state.allowance = await services.tokens.use.spend(limit) if limit else None
+    except ApiError as refusal:
+        reason = refusal.message
+        raise
+    finally:
+        if not grant.is_bootstrap:
+            await _note_use(request, grant, asked, caller.address, reason)
     request.state.grant = grant
+
+
+def _named_account(request: Request) -> str | None:
+    """The account that a call is about: in its path, or in the query of the lists that a bound token may read."""
+    account = request.path_params.get("account")
+    if account is not None:
+        return unquote(account)
+    if request.method == "GET" and request.url.path.rstrip("/") in ("/v1/tokens", "/v1/templates"):
+        return request.query_params.get("account")
+    return None
+
+
+def _referrer(request: Request) -> str:
+    return request.headers.get("referer", "")
+
+
+async def _note_use(request: Request, grant: Grant, asked: Operation, address: str, reason: str | None) -> None:
+    """Keeps the token's last use, and where the setting asks for it a line in its log."""
+    services: Services = request.app.state.services
+    await services.tokens.note_access(grant, address)
+    try:
+        is_logged = (await services.service_settings.all()).get("tokenAuditLog")
+    except SealBroken:
+        return  # what can be done then must not hang on it
+    if is_logged:
+        entry = {"ip": address or None, "method": request.method, "path": unquote(request.url.path)}
+        entry |= {"action": asked.action, "group": asked.group, "account": asked.account}
+        entry |= {"status": "denied" if reason else "allowed", "reason": reason}
+        await services.tokens.use.note(grant.token_id, entry)
+
+
+LONGEST_TIMEOUT_MS = 7_200_000
+
+
+async def in_time(request: Request, work: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
+    """The answer, or 504 after as long as the caller wants to wait (`x-ee-timeout`, 1.1). What was begun goes on: like
+    the contract's, the limit is one on waiting, and half a change would be worse than a late one."""
+    text = request.headers.get("x-ee-timeout", "").strip()
+    if not text:
+        return await work(request)
+    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) > LONGEST_TIMEOUT_MS:
+        raise InvalidInput.field("x-ee-timeout", f'"x-ee-timeout" must be an integer from 0 to {LONGEST_TIMEOUT_MS}')
+    if not int(text):
+        return await work(request)
+    task = asyncio.ensure_future(work(request))
+    _going_on.add(task)  # a task that nobody holds may be collected
+    task.add_done_callback(_ended)
+    done, _ = await asyncio.wait({task}, timeout=int(text) / 1000)
+    if not done:
+        raise ApiError(504, "Timeout waiting for command response", "Timeout")
+    return task.result()
+
+
+_going_on: set[asyncio.Future[Response]] = set()
+
+
+def _ended(task: asyncio.Future[Response]) -> None:
+    _going_on.discard(task)
+    if not task.cancelled():
+        task.exception()  # its caller has either heard of it or gone
 
 
 def _presented(request: Request) -> str | None:
@@ -189,5 +269,6 @@ def segment(name: str, longest: int = 256) -> Any:
 AccountPath = Annotated[str, Depends(account_id)]
 Provided = Annotated[Services, Depends(services_of)]
 Granted = Annotated[Grant, Depends(grant_of)]
+CallerAddress = Annotated[str, Depends(caller_address)]
 
 PAGE_NOT_FOUND = NotFound("Requested page not found")

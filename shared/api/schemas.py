@@ -29,6 +29,8 @@ from shared.api.fields import (
     Url,
 )
 from shared.api.reference_schemas import Reference, TimeZone
+from shared.api.settings_schemas import FurtherSettings
+from shared.api.token_schemas import RateRule
 from shared.events import EVENT_TYPES
 from shared.oauth_apps import SHARED_AUTHORITIES
 
@@ -243,7 +245,7 @@ def _network(value: str) -> str:
 class Restrictions(Input):
     referrers: Annotated[list[Text256] | None, Single] = None
     addresses: Annotated[list[Annotated[str, AfterValidator(_network)]] | None, Single] = None
-    rateLimit: Annotated[None, _later("rate limits of single tokens")] = None
+    rateLimit: RateRule | None = None
 
 
 class Permissions(Input):
@@ -274,7 +276,7 @@ class TokenCreate(Input):
     description: Annotated[str, StringConstraints(max_length=1024, strip_whitespace=True)]
     scopes: Annotated[list[Literal["api", "smtp", "imap-proxy", "mcp"]], Single] = Field(default=["api"])
     metadata: Annotated[
-        Annotated[str, StringConstraints(max_length=500_000), AfterValidator(_json_text)] | None, Absent
+        Annotated[str, StringConstraints(max_length=1_048_576), AfterValidator(_json_text)] | None, Absent
     ] = None
     restrictions: Restrictions | None = None
     permissions: Permissions | None = None
@@ -395,8 +397,8 @@ class SubmitMessage(Input):
         return " ".join(value.splitlines()) if value else value
 
 
-class SettingsBody(Input):
-    """POST /v1/settings: the keys with an effect (17). Null removes a setting."""
+class SettingsBody(FurtherSettings):
+    """POST /v1/settings (17). Null removes a setting."""
 
     serviceUrl: Annotated[Url | None, Absent] = None
     notificationBaseUrl: Annotated[Url | None, Absent] = None

@@ -13,7 +13,7 @@ from shared.api.schemas import SettingsBody
 from shared.errors import InvalidInput
 from shared.events import EVENT_TYPES
 from shared.onboarding import unmasked_headers, unmasked_url
-from shared.service_settings import SECRET
+from shared.service_settings import SECRET, WITH_PASSWORD
 from shared.wiring import Services
 
 router = APIRouter(route_class=GuardedRoute, tags=["Settings"])
@@ -28,7 +28,7 @@ async def _shown(key: str, services: Services) -> Any:
         return bool(value)
     if key == "serviceUrl":
         return await services.service_settings.service_url() or None
-    if key == "webhooks" and value:
+    if key in WITH_PASSWORD and value:
         return masked_url(value)
     if key == "webhooksCustomHeaders" and value:
         return [{"key": header["key"], "value": MASK} for header in value]
@@ -57,15 +57,23 @@ async def read_settings(request: Request, services: Provided) -> dict[str, Any]:
 @router.post("/v1/settings", openapi_extra=operation("admin", "write"))
 async def write_settings(body: SettingsBody, services: Provided) -> dict[str, Any]:
     """Changes the given keys; null removes one."""
-    changes = body.given()
+    given = body.given()
     current = await services.service_settings.all()
-    for key, value in list(changes.items()):
-        if key == "webhooks":
-            changes[key] = unmasked_url(value, current.get(key)) or None
-            await services.addresses.check(key, changes[key])
-        elif key == "webhooksCustomHeaders" and value:
-            changes[key] = unmasked_headers(value, current.get(key) or [])
-        elif key in SECRET and value == MASK:
-            del changes[key]
+    # A secret's mask stands for what is stored, or for nothing: either way nothing changes.
+    changes = {
+        key: _unmasked(key, value, current.get(key))
+        for key, value in given.items()
+        if not (key in SECRET and value == MASK)
+    }
+    await services.addresses.check("webhooks", changes.get("webhooks"))
     await services.service_settings.write(changes)
-    return {"updated": list(body.given())}
+    return {"updated": list(given)}
+
+
+def _unmasked(key: str, value: Any, stored: Any) -> Any:
+    """The value to store: masks that stand for stored values are replaced, others are errors (1.7)."""
+    if key in WITH_PASSWORD:
+        return unmasked_url(value, stored, key) or None
+    if key == "webhooksCustomHeaders" and value:
+        return unmasked_headers(value, stored or [])
+    return value

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class Graph:
         request that is sent."""
         self._root, self._official = root, official or root
         self._on_call = on_call or (lambda lane: None)
+        self.on_answer: Callable[[str, str, RequestInformation, int, str, int], None] = lambda *_: None
         self._client: GraphServiceClient | None = None
         self._http: Any = None
         self._uploader: Any = None
@@ -101,15 +103,30 @@ class Graph:
         """
         async with self._in_flight[f"{app.client_id} {mailbox.key}"]:
             bearer = await token(None)
-            self._on_call(lane(app.id, mailbox))
+            name = lane(app.id, mailbox)
+            self._on_call(name)
             try:
-                return await self._send(request, bearer)
+                return await self._timed(name, request, bearer)
             except GraphFailure as failure:
                 if failure.status != 401:
                     raise
             bearer = await token(bearer)
-            self._on_call(lane(app.id, mailbox))
-            return await self._send(request, bearer)
+            self._on_call(name)
+            return await self._timed(name, request, bearer)
+
+    async def _timed(self, name: str, request: RequestInformation, bearer: str) -> Answer:
+        """Sends it and tells `on_answer` of lane, method, request, status, error code and milliseconds."""
+        started, status, code = time.monotonic(), 0, ""
+        try:
+            answer = await self._send(request, bearer)
+            status = answer.status
+            return answer
+        except GraphFailure as failure:
+            status, code = failure.status, failure.code
+            raise
+        finally:
+            method = request.http_method.value if request.http_method is not None else ""
+            self.on_answer(name, method, request, status, code, int((time.monotonic() - started) * 1000))
 
     async def _send(self, request: RequestInformation, bearer: str) -> Answer:
         from kiota_abstractions.native_response_handler import NativeResponseHandler

@@ -36,7 +36,7 @@ async def test_every_setting_reads_back_as_it_was_written(rest: Rest) -> None:
 async def test_settings_that_nobody_set_are_null(rest: Rest) -> None:
     """Unset keys read as null, secrets as false, the URL as configured; without keys there is an empty object."""
     assert await rest.ok("GET", "/v1/settings") == {}
-    secrets = {"serviceSecret": False, "serviceSecretOld": False}
+    secrets = {"serviceSecret": False, "serviceSecretOld": False, "openAiAPIKey": False}
     expected = dict.fromkeys(SETTING_KEYS) | secrets | {"serviceUrl": rest.app.url}
     assert await rest.ok("GET", asked(*SETTING_KEYS)) == expected
 

@@ -24,7 +24,7 @@ SHARED_SCOPES = ["User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Share
 SETTING_KEYS = (
     "serviceUrl notificationBaseUrl serviceSecret serviceSecretOld webhooksEnabled webhooks webhookEvents "
     "webhooksCustomHeaders notifyHeaders notifyText notifyTextSize inboxNewOnly deliveryAttempts templateHeader "
-    "templateHtmlHead pageBrandName trackOpens trackClicks"
+    "templateHtmlHead pageBrandName tokenAuditLog logs trackOpens trackClicks proxyUrl openAiAPIKey timezone"
 ).split()
 ENVELOPE_KEYS = {"statusCode", "error", "message"}
 NOT_FOUND = {"statusCode": 404, "error": "Not Found", "message": "Requested page not found"}
@@ -211,6 +211,8 @@ class Rest:
             await self.ok("DELETE", f"/v1/oauth2/{entry['id']}")
         for entry in (await self.ok("GET", "/v1/tokens?pageSize=1000"))["tokens"]:
             await self.ok("DELETE", f"/v1/tokens/{entry['id']}")
+        for entry in (await self.ok("GET", "/v1/webhookRoutes?pageSize=1000"))["webhooks"]:
+            await self.ok("DELETE", f"/v1/webhookRoutes/webhookRoute/{entry['id']}")
         await self.ok("POST", "/v1/settings", dict.fromkeys(SETTING_KEYS))
 
 
