@@ -15,6 +15,7 @@ from shared import __version__
 from shared.api import (
     account_routes,
     authentication_routes,
+    document_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -42,14 +43,14 @@ def create_app(services: Services) -> FastAPI:
         description="EmailEngine-compatible API for Microsoft 365 mailboxes over Microsoft Graph.",
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url=None,  # document_routes gives it, completed
         redirect_slashes=False,
         strict_content_type=False,  # a body without a Content-Type is JSON, too
     )
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, document_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

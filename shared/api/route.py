@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from shared.api.deadline import patience_s, within
 from shared.errors import InvalidInput, NotFound
 from shared.tokens import Caller, Grant, Operation
 from shared.wiring import Services
@@ -39,7 +40,9 @@ class GuardedRoute(APIRoute):
             await authorize(request, coordinates["group"], coordinates["action"])
             if not takes_query:
                 refuse_query(request)
-            response = await handle(await _with_body(request) if takes_body else request)
+            patience = patience_s(request)
+            work = handle(await _with_body(request) if takes_body else request)
+            response = await within(patience, work, is_read=request.method == "GET")
             _show_budget(request, response)
             return response
 
