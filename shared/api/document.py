@@ -36,6 +36,7 @@ STATUSES = {
     504: ("Timeout", "The work took longer than `x-ee-timeout`. Writing goes on."),
 }
 PATHS_LONG = {"attachment": 2048}  # the others are at most 256 characters long
+TAGS = ("Account", "Authentication", "Mailbox", "Message", "Submit", "Outbox", "Templates", "Webhooks")  # first
 GUARDED = (400, 401, 403, 404, 429, 500, 503, 504)
 _HEADERS: dict[str, Json] = {
     "x-ee-timeout": {
@@ -108,9 +109,8 @@ def _made(described: Json) -> Json:
     }
     for method, path, one in operations(described):
         _complete(method, path, one)
-    described["tags"] = [
-        {"name": tag} for tag in sorted({tag for *_, one in operations(described) for tag in one["tags"]})
-    ]
+    used = {tag: None for *_, one in operations(described) for tag in one["tags"]}
+    described["tags"] = [{"name": tag} for tag in sorted(used, key=lambda tag: TAGS.index(tag) if tag in TAGS else 99)]
     return described
 
 

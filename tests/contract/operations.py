@@ -1,4 +1,4 @@
-"""Every operation of the EmailEngine contract: method, path, priority (emailengine.md 2). `out`: not served, on purpose."""
+"""Every operation of the EmailEngine contract: method, path, priority; `out` is left out on purpose."""
 
 CONTRACT = """
 P1  POST    /v1/account
