@@ -18,6 +18,7 @@ from shared.api import (
     authentication_routes,
     blocklist_routes,
     diagnostics_routes,
+    document_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -49,7 +50,7 @@ def create_app(services: Services) -> FastAPI:
         description="EmailEngine-compatible API for Microsoft 365 mailboxes over Microsoft Graph.",
         docs_url=None,
         redoc_url=None,
-        openapi_url=None,
+        openapi_url=None,  # document_routes gives it, completed
         redirect_slashes=False,
         strict_content_type=False,  # a body without a Content-Type is JSON, too
     )
@@ -58,6 +59,7 @@ def create_app(services: Services) -> FastAPI:
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, reading_routes, blocklist_routes,
         tracking_routes, around_routes, upkeep_routes, webhook_routing_routes, diagnostics_routes,
+        document_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from shared.clock import iso, parse_time
 
@@ -98,19 +112,68 @@ def _one_or_many(value: Any) -> Any:
     return value if isinstance(value, list) or value is None else [value]
 
 
-Boolean = Annotated[bool, BeforeValidator(boolean)]
+@dataclass(frozen=True)
+class Lenient:
+    """A conversion before the check, and what it takes beyond the field's own type, for the API's description."""
+
+    convert: Callable[[Any], Any]
+    also: Callable[[dict[str, Any]], list[dict[str, Any]]]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.convert, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        shown = handler(schema)
+        return either(shown, *self.also(shown))
+
+
+def either(*schemas: dict[str, Any]) -> dict[str, Any]:
+    """One schema that any of these satisfies; alternatives inside them come up one level."""
+    flat: list[dict[str, Any]] = []
+    for schema in schemas:
+        flat += [one for one in (schema["anyOf"] if set(schema) == {"anyOf"} else [schema]) if one not in flat]
+    return {"anyOf": flat} if len(flat) > 1 else flat[0]
+
+
+def _entry(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entry of a list that may also stand alone."""
+    return [one["items"] for one in schema.get("anyOf", [schema]) if one.get("type") == "array"]
+
+
+def _empty(schema: dict[str, Any]) -> list[dict[str, Any]]:
+    """The empty text, where the field's own type does not take it anyhow."""
+    special = {"pattern", "format", "minLength", "enum"}
+    plain = [one for one in schema.get("anyOf", [schema]) if one.get("type") == "string" and not special & set(one)]
+    return [] if plain else [{"type": "string", "maxLength": 0}]
+
+
+_FLAGS = {"type": "boolean"}, {"type": "string", "pattern": "^(?:true|false|[YyNn]|[Yy]es|[Nn]o|on|off|0|1)$"}
+_MOMENTS = (
+    {"type": "string", "format": "date-time"},
+    {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+    {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+)
+
+Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"anyOf": [*_FLAGS, {"enum": [0, 1]}]})]
 Number = Annotated[int, BeforeValidator(_number)]
 Trimmed = StringConstraints(strip_whitespace=True)
-Email = Annotated[str, Trimmed, AfterValidator(_email)]
-Url = Annotated[str, StringConstraints(max_length=4096), AfterValidator(_url)]
-Moment = Annotated[str, BeforeValidator(_moment)]
-MomentOrNow = Annotated[str, BeforeValidator(_moment_or_now)]
+Email = Annotated[
+    str, Trimmed, AfterValidator(_email), WithJsonSchema({"type": "string", "format": "email", "maxLength": 320})
+]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=4096),
+    AfterValidator(_url),
+    WithJsonSchema({"type": "string", "format": "uri", "pattern": "^https?://", "maxLength": 4096}),
+]
+Moment = Annotated[str, BeforeValidator(_moment), WithJsonSchema({"anyOf": [*_MOMENTS]})]
+MomentOrNow = Annotated[str, BeforeValidator(_moment_or_now), WithJsonSchema({"anyOf": [{"const": "now"}, *_MOMENTS]})]
 Text256 = Annotated[str, StringConstraints(max_length=256)]
 _LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
 Name = Annotated[str, StringConstraints(max_length=256, strip_whitespace=True, pattern=_LINE)]
 AccountId = Annotated[str, StringConstraints(max_length=256, min_length=1, strip_whitespace=True)]
-Absent = BeforeValidator(_empty_is_absent)
-Single = BeforeValidator(_one_or_many)
+Absent = Lenient(_empty_is_absent, _empty)
+Single = Lenient(_one_or_many, _entry)
 
 
 class Address(Input):

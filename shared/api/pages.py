@@ -23,7 +23,8 @@ SECURITY = {
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this folder."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader(Path(__file__).parent / "templates")
@@ -38,5 +39,5 @@ async def page(settings: ServiceSettings, template: str, status: int = 200, **va
         "header": known.get("templateHeader") or "",
         "head": known.get("templateHtmlHead") or "",
     }
-    text = _environment().get_template(template).render(**branding, **values)
+    text = environment().get_template(template).render(**branding, **values)
     return HTMLResponse(text, status, SECURITY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Coroutine
@@ -12,6 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
+from shared.api.deadline import patience_s, within
 from shared.errors import ApiError, InvalidInput, NotFound
 from shared.tokens import Caller, Grant, Operation
 from shared.vault import SealBroken
@@ -43,16 +43,15 @@ class GuardedRoute(APIRoute):
         takes_query = bool(self.dependant.query_params) or extra["x-names-in-query"]
         takes_body = bool(self.dependant.body_params)
 
-        async def work(request: Request) -> Response:
-            return await handle(await _with_body(request) if takes_body else request)
-
         async def guarded(request: Request) -> Response:
             services, outcome = services_of(request), "fail"
             try:
                 await authorize(request, coordinates["group"], coordinates["action"])
                 if not takes_query:
                     refuse_query(request)
-                response = await in_time(request, work)
+                patience = patience_s(request)
+                work = handle(await _with_body(request) if takes_body else request)
+                response = await within(patience, work, is_read=request.method == "GET")
                 _show_budget(request, response)
                 outcome = "success"
                 return response
@@ -127,37 +126,6 @@ async def _note_use(request: Request, grant: Grant, asked: Operation, address: s
         entry |= {"action": asked.action, "group": asked.group, "account": asked.account}
         entry |= {"status": "denied" if reason else "allowed", "reason": reason}
         await services.tokens.use.note(grant.token_id, entry)
-
-
-LONGEST_TIMEOUT_MS = 7_200_000
-
-
-async def in_time(request: Request, work: Callable[[Request], Coroutine[Any, Any, Response]]) -> Response:
-    """The answer, or 504 after as long as the caller wants to wait (`x-ee-timeout`, 1.1). What was begun goes on: like
-    the contract's, the limit is one on waiting, and half a change would be worse than a late one."""
-    text = request.headers.get("x-ee-timeout", "").strip()
-    if not text:
-        return await work(request)
-    if not re.fullmatch(r"[0-9]{1,7}", text) or int(text) > LONGEST_TIMEOUT_MS:
-        raise InvalidInput.field("x-ee-timeout", f'"x-ee-timeout" must be an integer from 0 to {LONGEST_TIMEOUT_MS}')
-    if not int(text):
-        return await work(request)
-    task = asyncio.ensure_future(work(request))
-    _going_on.add(task)  # a task that nobody holds may be collected
-    task.add_done_callback(_ended)
-    done, _ = await asyncio.wait({task}, timeout=int(text) / 1000)
-    if not done:
-        raise ApiError(504, "Timeout waiting for command response", "Timeout")
-    return task.result()
-
-
-_going_on: set[asyncio.Future[Response]] = set()
-
-
-def _ended(task: asyncio.Future[Response]) -> None:
-    _going_on.discard(task)
-    if not task.cancelled():
-        task.exception()  # its caller has either heard of it or gone
 
 
 def _presented(request: Request) -> str | None:

@@ -217,7 +217,7 @@ async def test_a_bad_token_is_told_before_a_bad_body(rest: Rest) -> None:
         ("PATCH", "/v1/settings"), ("PUT", "/v1/oauth2"), ("POST", "/v1/account/x/reconnect"),
         ("OPTIONS", "/v1/tokens"),
         ("GET", "/v1/account/x/submit"), ("GET", "/v1/account/a/b"), ("GET", "/V1/accounts"), ("GET", "/v1//accounts"),
-        ("GET", "/v1/accounts/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("DELETE", "/health"),
+        ("GET", "/v1/accounts/"), ("GET", "/docs/"), ("GET", "/openapi"), ("DELETE", "/health"),
         ("GET", "/v1/%FF"), ("GET", "/%00"), ("GET", "/v1/..%2F..%2Fetc%2Fpasswd"),
         ("POST", "/v1/settings/%F0%9F%98%80"),
     ],

@@ -67,17 +67,6 @@ def test_no_file_reads_the_environment_but_the_settings() -> None:
     assert readers <= {"wiring.py", "notify_endpoint.py"}
 
 
-def test_every_error_code_is_explained() -> None:
-    """Each code an answer can carry is in docs/errors.md."""
-    text = (ROOT / "docs" / "errors.md").read_text()
-    codes: set[str] = set()
-    for path in modules():
-        codes |= set(re.findall(r'(?:ApiError|NotFound)\([^()]*?"([A-Z][A-Za-z]+)"', path.read_text()))
-        codes |= set(re.findall(r'Meaning\("([A-Za-z]+)"', path.read_text()))
-    missing = {code for code in codes if f"`{code}`" not in text}
-    assert not missing
-
-
 def test_the_catch_all_route_sorts_last() -> None:
     """The host takes the first HTTP function by name that fits, so every other one must come before it."""
     import function_app
