@@ -68,15 +68,17 @@ def folder(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str) -> 
         MailFolderItemRequestBuilder as Builder,
     )
 
-    query = Builder.MailFolderItemRequestBuilderGetQueryParameters(select=["id", "displayName"])
+    fields = ["id", "displayName", "totalItemCount", "unreadItemCount"]
+    query = Builder.MailFolderItemRequestBuilderGetQueryParameters(select=fields)
     builder = mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id)
     return builder.to_get_request_information(_configured(query))
 
 
 def folders_delta(client: GraphServiceClient, mailbox: MailboxPath) -> RequestInformation:
     """The first round of the folder tree, all levels flat (graph.md 5.3)."""
-    builder = mailbox.builder(client).mail_folders.delta
-    return builder.to_get_request_information(_configured())
+    configuration = _configured()
+    configuration.headers.add("Prefer", "odata.maxpagesize=250")
+    return mailbox.builder(client).mail_folders.delta.to_get_request_information(configuration)
 
 
 def messages_delta(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str) -> RequestInformation:
