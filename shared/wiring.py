@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import warnings
@@ -21,6 +22,7 @@ from shared.deletion import Deletion
 from shared.endpoints import Endpoints
 from shared.event_counters import EventCounters
 from shared.events import Events
+from shared.folder_changes import FolderChanges
 from shared.gate import Gate
 from shared.graph.client import Graph
 from shared.idempotency import Idempotency
@@ -28,6 +30,7 @@ from shared.lanes import Lanes
 from shared.large_mail import LargeMail
 from shared.mailboxes import Mailboxes
 from shared.markers import Markers
+from shared.message_changes import MessageChanges
 from shared.message_events import MessageEvents
 from shared.oauth_apps import OauthApp, OauthApps
 from shared.onboarding import Onboarding
@@ -162,7 +165,15 @@ class Office:
 
 
 @dataclass
-class Services(Office, Delivery, Post, Ears, Ground):
+class Hands:
+    """Changes in mailboxes that callers ask for."""
+
+    message_changes: MessageChanges
+    folder_changes: FolderChanges
+
+
+@dataclass
+class Services(Hands, Office, Delivery, Post, Ears, Ground):
     """Everything the triggers call, for one process."""
 
     async def close(self) -> None:
@@ -204,7 +215,8 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     office = _office(ground, ears, post, delivery)
     ground.access.after_connect = ears.sync.start
     ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
-    return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    hands = _hands(ground, ears)
+    return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office), **vars(hands))
 
 
 def _ground(settings: Settings, clock: Clock) -> Ground:
@@ -280,6 +292,13 @@ def _delivery(on: Ground) -> Delivery:
         on.accounts, Sender(http, addresses, on.clock), endpoints, undelivered,
     )  # fmt: skip
     return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
+
+
+def _hands(on: Ground, ears: Ears) -> Hands:
+    return Hands(
+        message_changes=MessageChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
+        folder_changes=FolderChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
+    )
 
 
 def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:

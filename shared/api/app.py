@@ -15,6 +15,8 @@ from shared import __version__
 from shared.api import (
     account_routes,
     authentication_routes,
+    change_routes,
+    mailbox_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -49,7 +51,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, change_routes, mailbox_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])
