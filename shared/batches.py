@@ -5,6 +5,7 @@ Only requests that may be repeated go through here: after an unclear answer they
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -16,10 +17,11 @@ from shared.clock import Clock
 from shared.errors import GraphFailure
 from shared.graph import edits
 from shared.graph.edits import MOST_PARTS, Part
-from shared.graph.failures import is_transient, retry_after_s
+from shared.graph.failures import retry_after_s
 from shared.waiting import Sleep, Waiting, call
 
 RUN_FOR = timedelta(seconds=180)  # an HTTP answer leaves the function app within 230 s
+log = logging.getLogger("graphpost.batches")
 _AGAIN = frozenset({429, 503})
 
 
@@ -60,6 +62,11 @@ class Run:
         self._ends: datetime = clock() + RUN_FOR
         self.waiting = Waiting(sleep)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer has to be given now."""
+        return self._clock() >= self._ends
+
     async def send(self, parts: Sequence[Part]) -> list[PartAnswer]:
         """One answer for each part, in their order.
 
@@ -68,7 +75,7 @@ class Run:
         """
         answers: dict[int, PartAnswer] = {}
         left = list(range(len(parts)))
-        while left and self._clock() < self._ends:
+        while left and not self.is_over:
             now, left = left[:MOST_PARTS], left[MOST_PARTS:]
             try:
                 answered = await self._together([parts[place] for place in now])
@@ -80,8 +87,7 @@ class Run:
             except GraphFailure as failure:
                 if not any(one.is_done for one in answers.values()):
                     raise
-                if not is_transient(failure):
-                    raise
+                log.warning("a run of batches ends early: %s", failure.code)
                 break
         return [answers.get(place, PartAnswer(part.message_id)) for place, part in enumerate(parts)]
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from shared.access import Access
 from shared.accounts import Accounts, Reach
-from shared.errors import ApiError, GraphFailure, NotFound
+from shared.errors import ApiError, GraphFailure
 from shared.folder_changes import Paths, failed, refused
 from shared.graph import edits
 from shared.mailboxes import Mailboxes
 from shared.marks import Marks
-from shared.removal import TRASH, erase, not_found, put_away
+from shared.removal import TRASH, erase, not_found, put_away, trash_of
 from shared.waiting import Sleep, Waiting, call
 
 NO_TARGET, NO_SOURCE = "Not able to find target folder", "Not able to find source message"
@@ -89,7 +89,7 @@ class MessageChanges:
             if force:
                 await erase(self._access, reach, message_id, waiting)
                 return {"deleted": True}
-            trash_id, trash_path = await self.trash(account, reach)
+            trash_id, trash_path = await trash_of(self._mailboxes, account, reach)
             if (await self._state(reach, message_id, waiting)).get("parentFolderId") == trash_id:
                 await erase(self._access, reach, message_id, waiting)
                 return {"deleted": True}
@@ -97,13 +97,6 @@ class MessageChanges:
         except GraphFailure as failure:
             raise message_failure(failure) from None
         return {"deleted": True, "moved": {"destination": trash_path, "message": moved}}
-
-    async def trash(self, account: str, reach: Reach) -> tuple[str, str]:
-        """Id and path of Deleted Items. Raises NotFound where there is none."""
-        place = await self._mailboxes.resolve(account, reach, "\\Trash")
-        if place is None:
-            raise NotFound("Trash folder was not found", "TrashNotFound")
-        return place.id, place.path
 
 
 def _labels(message: dict[str, Any]) -> list[str]:

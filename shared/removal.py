@@ -12,6 +12,7 @@ from shared.errors import GraphFailure, NotFound
 from shared.graph import edits, requests
 from shared.graph.edits import Part
 from shared.graph.failures import is_transient
+from shared.mailboxes import Mailboxes
 from shared.waiting import Waiting, call
 
 TRASH = "deleteditems"
@@ -21,6 +22,14 @@ NOT_FOR_GOOD = frozenset({400, 403, 404, 405, 501})
 
 def not_found() -> NotFound:
     return NotFound("Requested message was not found", "MessageNotFound")
+
+
+async def trash_of(mailboxes: Mailboxes, account: str, reach: Reach) -> tuple[str, str]:
+    """Id and path of Deleted Items. Raises NotFound where there is none."""
+    place = await mailboxes.resolve(account, reach, "\\Trash")
+    if place is None:
+        raise NotFound("Trash folder was not found", "TrashNotFound")
+    return place.id, place.path
 
 
 async def erase(access: Access, reach: Reach, message_id: str, waiting: Waiting) -> None:

@@ -13,12 +13,15 @@ from typing import Any
 from shared.access import Access
 from shared.accounts import Accounts, Record
 from shared.attachments import References
+from shared.batches import Batches
+from shared.bulk import Bulk
 from shared.canary import Canary
 from shared.changes import Changes
 from shared.clock import Clock, iso, utc_now
 from shared.consent import Consent
 from shared.credentials import Credentials
 from shared.deletion import Deletion
+from shared.draft_submit import DraftSubmit
 from shared.endpoints import Endpoints
 from shared.event_counters import EventCounters
 from shared.events import Events
@@ -170,6 +173,8 @@ class Hands:
 
     message_changes: MessageChanges
     folder_changes: FolderChanges
+    bulk: Bulk
+    draft_submit: DraftSubmit
 
 
 @dataclass
@@ -215,7 +220,7 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     office = _office(ground, ears, post, delivery)
     ground.access.after_connect = ears.sync.start
     ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
-    hands = _hands(ground, ears)
+    hands = _hands(ground, ears, post)
     return Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office), **vars(hands))
 
 
@@ -294,10 +299,15 @@ def _delivery(on: Ground) -> Delivery:
     return Delivery(http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, webhooks=webhooks)
 
 
-def _hands(on: Ground, ears: Ears) -> Hands:
+def _hands(on: Ground, ears: Ears, post: Post) -> Hands:
+    batches = Batches(on.access, on.clock, asyncio.sleep, on.lanes.note_call)
     return Hands(
         message_changes=MessageChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
         folder_changes=FolderChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
+        bulk=Bulk(on.accounts, on.access, ears.mailboxes, batches),
+        draft_submit=DraftSubmit(
+            on.accounts, on.access, post.outbox, post.idempotency, on.lanes, on.service_settings, on.clock
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from shared.api import (
     account_routes,
     authentication_routes,
     change_routes,
+    draft_routes,
     mailbox_routes,
     oauth2_routes,
     outbox_routes,
@@ -51,7 +52,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes, change_routes, mailbox_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, change_routes, mailbox_routes, draft_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

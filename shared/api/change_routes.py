@@ -7,8 +7,18 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
-from shared.api.change_schemas import MESSAGE_ID, MessageDelete, MessageMove, MessageUpdate
+from shared.api.change_schemas import (
+    BulkDelete,
+    BulkDeleteQuery,
+    BulkMove,
+    BulkQuery,
+    BulkUpdate,
+    MessageDelete,
+    MessageMove,
+    MessageUpdate,
+)
 from shared.api.route import AccountPath, GuardedRoute, Provided, operation, segment
+from shared.graph.edits import MESSAGE_ID
 from shared.message_changes import malformed_id
 
 router = APIRouter(route_class=GuardedRoute, tags=["Message"])
@@ -46,3 +56,27 @@ async def delete_message(
 ) -> dict[str, Any]:
     """Moves a message to Deleted Items; deletes it for good when forced or when it lies there already."""
     return await services.message_changes.delete(account, message, force=query.force)
+
+
+@router.put("/v1/account/{account}/messages", openapi_extra=operation("message", "write"))
+async def update_messages(
+    account: AccountPath, query: Annotated[BulkQuery, Query()], body: BulkUpdate, services: Provided
+) -> dict[str, Any]:
+    """Changes flags and labels of up to 1,000 messages of a folder, the newest that the search finds."""
+    return await services.bulk.update(account, query.path, body.search.terms(), body.update.marks())
+
+
+@router.put("/v1/account/{account}/messages/move", openapi_extra=operation("message", "write"))
+async def move_messages(
+    account: AccountPath, query: Annotated[BulkQuery, Query()], body: BulkMove, services: Provided
+) -> dict[str, Any]:
+    """Moves up to 1,000 messages of a folder, the newest that the search finds."""
+    return await services.bulk.move(account, query.path, body.search.terms(), body.path)
+
+
+@router.put("/v1/account/{account}/messages/delete", openapi_extra=operation("message", "destructive"))
+async def delete_messages(
+    account: AccountPath, query: Annotated[BulkDeleteQuery, Query()], body: BulkDelete, services: Provided
+) -> dict[str, Any]:
+    """Moves up to 1,000 messages of a folder to Deleted Items; those that lie there, or all when forced, for good."""
+    return await services.bulk.delete(account, query.path, body.search.terms(), force=query.force)

@@ -7,11 +7,10 @@ from typing import Annotated
 from pydantic import AfterValidator, StringConstraints, model_validator
 
 from shared.api.fields import Absent, Boolean, Input, Single, Text256
+from shared.api.search_schemas import SearchTerms
 from shared.marks import Marks
 
 MOST_MARKS = 256
-MOST_MESSAGES = 1000
-MESSAGE_ID = r"^[A-Za-z0-9_=+/-]{1,256}$"  # Graph's alphabet; anything else could lead elsewhere in a path
 _PRINTED = r"^[^\x00-\x1f\x7f]*$"
 
 
@@ -32,7 +31,6 @@ MarkList = Annotated[list[Mark] | None, Single, AfterValidator(_few)]
 Segment = Annotated[str, StringConstraints(max_length=256, pattern=_PRINTED)]
 FolderPath = Annotated[list[Segment], Single, AfterValidator(_none_empty)]
 QueryPath = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=_PRINTED)]
-MessageId = Annotated[str, StringConstraints(pattern=MESSAGE_ID)]
 
 
 class Operations(Input):
@@ -100,3 +98,23 @@ class BulkQuery(Input):
 
 class BulkDeleteQuery(BulkQuery):
     force: Boolean = False
+
+
+class BulkUpdate(Input):
+    """PUT …/messages (12.4)."""
+
+    search: SearchTerms
+    update: MessageUpdate
+
+
+class BulkMove(Input):
+    """PUT …/messages/move (12.4)."""
+
+    search: SearchTerms
+    path: FolderPath
+
+
+class BulkDelete(Input):
+    """PUT …/messages/delete (12.4)."""
+
+    search: SearchTerms

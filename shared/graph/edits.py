@@ -15,8 +15,15 @@ if TYPE_CHECKING:
     from kiota_abstractions.request_information import RequestInformation
     from msgraph.graph_service_client import GraphServiceClient
 
+    from shared.search import SearchQuery
+
 ROOT = "msgfolderroot"
 MOST_PARTS = 20  # of one batch (graph.md 5.4)
+PAGE = 250
+MESSAGE_ID = r"[A-Za-z0-9_=+/-]{1,256}"  # Graph's alphabet; anything else could lead elsewhere in a path
+LISTED_FIELDS = (
+    "id,parentFolderId,receivedDateTime,isRead,isDraft,flag,categories,internetMessageId,conversationId".split(",")
+)
 STATE_FIELDS = ["id", "isRead", "isDraft", "flag", "categories", "parentFolderId"]
 
 
@@ -77,6 +84,30 @@ def create_mime(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str
     request = _json(mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages, "POST", {})
     request.set_stream_content(base64.b64encode(mime), "text/plain")
     return request
+
+
+def listing(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, query: SearchQuery) -> RequestInformation:
+    """What a search finds in a folder, or with "" in the whole mailbox, 250 a page: ids, folders, and what the search
+    checks itself."""
+    from kiota_abstractions.base_request_configuration import RequestConfiguration
+    from msgraph.generated.users.item.messages.messages_request_builder import (
+        MessagesRequestBuilder as Builder,
+    )
+
+    parameters = Builder.MessagesRequestBuilderGetQueryParameters(
+        select=LISTED_FIELDS if query.keeps else ["id", "parentFolderId", "receivedDateTime"],
+        filter=query.filter or None,
+        search=query.search or None,
+        orderby=[query.orderby] if query.orderby else None,
+        top=PAGE,
+    )
+    configuration: Any = RequestConfiguration(query_parameters=parameters)
+    configuration.headers.add("Prefer", IMMUTABLE)
+    if query.eventual:
+        configuration.headers.add("ConsistencyLevel", "eventual")
+    user = mailbox.builder(client)
+    messages = user.mail_folders.by_mail_folder_id(folder_id).messages if folder_id else user.messages
+    return messages.to_get_request_information(configuration)
 
 
 # -- folders ---------------------------------------------------------------------------------------------------

@@ -2,60 +2,27 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
 from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 
-from tests.support.application import Answer, Application
-from tests.support.desk import Desk, Json
+from tests.support.application import Application
+from tests.support.desk import Json
+from tests.support.mailbox_desk import UNKNOWN, MailboxDesk
 from tests.support.tenant import Tenant
-
-SUPPORT = "support@contoso.example"
-UNKNOWN = "AAkALgAAAAAAHYQDEapmEc2byACqAC-EWg0AAAAAAAA"
-
-
-class Office(Desk):
-    """One shared mailbox, reached with a person's rights."""
-
-    account: str
-
-    async def call(self, method: str, path: str, body: Any = None) -> Answer:
-        """One request about the account."""
-        return await self.app.call(method, f"/v1/account/{self.account}{path}", body)
-
-    async def done(self, method: str, path: str, body: Any = None) -> Any:
-        """The body of an answer that has to be 200."""
-        return await self.ok(method, f"/v1/account/{self.account}{path}", body)
-
-    async def arrived(self, subject: str = "Hello") -> str:
-        """The id of a mail that has just arrived."""
-        return str((await self.tenant.deliver("carl@customer.example", [SUPPORT], subject))[0]["id"])
-
-    async def held(self, message_id: str, folder: str | None = None) -> Json | None:
-        """The message as the tenant has it; None when it is not there."""
-        found = await self.tenant.messages(SUPPORT, folder)
-        return next((one for one in found if one["id"] == message_id), None)
-
-    async def asked(self, method: str, path: str = "") -> int:
-        """How many such requests reached Graph since the log was cleared."""
-        return len(await self.tenant.log(surface="graph", method=method, path=path))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def opened(app: Application, tenant: Tenant) -> AsyncIterator[Office]:
-    await tenant.reset()
-    office = Office(app, tenant)
-    await office.settings(webhooksEnabled=False)
-    office.account = await office.delegated(SUPPORT, await office.own())
-    yield office
-    await office.close()
+async def opened(app: Application, tenant: Tenant) -> AsyncIterator[MailboxDesk]:
+    desk = await MailboxDesk(app, tenant).opened()
+    yield desk
+    await desk.close()
     await tenant.reset()
 
 
 @pytest_asyncio.fixture
-async def office(opened: Office) -> AsyncIterator[Office]:
+async def office(opened: MailboxDesk) -> AsyncIterator[MailboxDesk]:
     """The account, and a tenant without faults."""
     yield opened
     await opened.tenant.clear_faults()
@@ -64,7 +31,7 @@ async def office(opened: Office) -> AsyncIterator[Office]:
 # -- flags and labels ------------------------------------------------------------------------------------------
 
 
-async def test_flags_and_labels_change_and_the_answer_tells_what_is_there_now(office: Office) -> None:
+async def test_flags_and_labels_change_and_the_answer_tells_what_is_there_now(office: MailboxDesk) -> None:
     """Added, taken away and set; unknown flags have no effect; one value stands for a list."""
     message = await office.arrived()
     path = f"/message/{message}"
@@ -84,7 +51,7 @@ async def test_flags_and_labels_change_and_the_answer_tells_what_is_there_now(of
     assert (await office.done("PUT", path, {"labels": {"set": []}}))["labels"] == {"set": [], "result": []}
 
 
-async def test_a_change_costs_one_call_and_one_more_only_for_labels_to_be_read(office: Office) -> None:
+async def test_a_change_costs_one_call_and_one_more_only_for_labels_to_be_read(office: MailboxDesk) -> None:
     """Setting labels needs no reading; changing nothing reads once."""
     message = await office.arrived()
     for body, calls in (
@@ -100,7 +67,7 @@ async def test_a_change_costs_one_call_and_one_more_only_for_labels_to_be_read(o
         assert (await office.asked("GET", about), await office.asked("PATCH", about)) == calls
 
 
-async def test_categories_are_kept_when_their_read_failed(office: Office) -> None:
+async def test_categories_are_kept_when_their_read_failed(office: MailboxDesk) -> None:
     """A refused read is passed on, and nothing is written over what could not be seen."""
     message = await office.arrived()
     await office.done("PUT", f"/message/{message}", {"labels": {"set": ["Red", "Blue"]}})
@@ -115,7 +82,7 @@ async def test_categories_are_kept_when_their_read_failed(office: Office) -> Non
     assert held["categories"] == ["Red", "Blue"]
 
 
-async def test_labels_written_by_somebody_else_meanwhile_are_kept(office: Office) -> None:
+async def test_labels_written_by_somebody_else_meanwhile_are_kept(office: MailboxDesk) -> None:
     """A change that comes between reading and writing is read again: 412, then both labels are there."""
     message = await office.arrived()
     match = {"method": "PATCH", "path_regex": f"/messages/{message}$"}
@@ -128,7 +95,7 @@ async def test_labels_written_by_somebody_else_meanwhile_are_kept(office: Office
     assert await office.asked("GET", f"/messages/{message}$") == 2
 
 
-async def test_a_throttled_change_is_tried_again_and_a_long_wait_is_passed_on(office: Office) -> None:
+async def test_a_throttled_change_is_tried_again_and_a_long_wait_is_passed_on(office: MailboxDesk) -> None:
     """A second is waited for; two minutes are the caller's."""
     message = await office.arrived()
     match = {"method": "PATCH", "path_regex": message}
@@ -142,7 +109,7 @@ async def test_a_throttled_change_is_tried_again_and_a_long_wait_is_passed_on(of
 # -- moving ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_message_moves_and_keeps_its_id(office: Office) -> None:
+async def test_a_message_moves_and_keeps_its_id(office: MailboxDesk) -> None:
     """By a tag, by a path in pieces, and back to the inbox in any letters."""
     message = await office.arrived()
     assert await office.done("PUT", f"/message/{message}/move", {"path": "\\Junk", "source": "Inbox"}) == {
@@ -156,7 +123,7 @@ async def test_a_message_moves_and_keeps_its_id(office: Office) -> None:
     assert await office.held(message, "inbox")
 
 
-async def test_moving_what_is_not_there_or_to_where_nothing_is_answers_404(office: Office) -> None:
+async def test_moving_what_is_not_there_or_to_where_nothing_is_answers_404(office: MailboxDesk) -> None:
     """In the contract's words, and the message stays."""
     message = await office.arrived()
     for target in (message, UNKNOWN):
@@ -172,7 +139,7 @@ async def test_moving_what_is_not_there_or_to_where_nothing_is_answers_404(offic
 # -- deleting --------------------------------------------------------------------------------------------------
 
 
-async def test_a_deleted_message_goes_to_the_trash_and_from_there_for_good(office: Office) -> None:
+async def test_a_deleted_message_goes_to_the_trash_and_from_there_for_good(office: MailboxDesk) -> None:
     """The first call moves it and says where to; the second leaves nothing."""
     message = await office.arrived()
     assert await office.done("DELETE", f"/message/{message}") == {
@@ -189,7 +156,7 @@ async def test_a_deleted_message_goes_to_the_trash_and_from_there_for_good(offic
 
 
 @pytest.mark.parametrize("offered", [True, False], ids=["everywhere", "in clouds without permanentDelete"])
-async def test_a_forced_delete_leaves_nothing(office: Office, offered: bool) -> None:
+async def test_a_forced_delete_leaves_nothing(office: MailboxDesk, offered: bool) -> None:
     """From any folder, and where Graph's plain DELETE only moves the message."""
     message = await office.arrived()
     if not offered:
@@ -223,7 +190,7 @@ async def test_a_forced_delete_leaves_nothing(office: Office, offered: bool) -> 
         ("/move", {"path": "a\ud800"}, "path"),
     ],
 )
-async def test_wrong_fields_are_refused_by_name(office: Office, path: str, body: Json, key: str) -> None:
+async def test_wrong_fields_are_refused_by_name(office: MailboxDesk, path: str, body: Json, key: str) -> None:
     """400, and no call to Graph."""
     await office.tenant.clear_log()
     answer = await office.call("PUT", f"/message/{UNKNOWN}{path}", body)
@@ -233,7 +200,7 @@ async def test_wrong_fields_are_refused_by_name(office: Office, path: str, body:
 
 
 @pytest.mark.parametrize("message", ["..", ".", "a b", "x\x00", "%2e%2e", "a?b", "é", "x" * 257, "../../users"])
-async def test_an_id_that_is_none_never_reaches_graph(office: Office, message: str) -> None:
+async def test_an_id_that_is_none_never_reaches_graph(office: MailboxDesk, message: str) -> None:
     """Else `..` would make a DELETE of a message one of something else."""
     await office.tenant.clear_log()
     for method, body in (("DELETE", None), ("PUT", {"flags": {"add": ["\\Seen"]}})):
@@ -243,7 +210,7 @@ async def test_an_id_that_is_none_never_reaches_graph(office: Office, message: s
     assert await office.asked("DELETE") == await office.asked("PATCH") == 0
 
 
-async def test_unknown_messages_are_named_so(office: Office) -> None:
+async def test_unknown_messages_are_named_so(office: MailboxDesk) -> None:
     """404 for one that is gone, 400 for an id that Graph does not take, for reading and writing alike."""
     for body in ({"flags": {"add": ["\\Seen"]}}, {"labels": {"add": ["x"]}}, {}):
         gone = await office.call("PUT", f"/message/{UNKNOWN}", body)
