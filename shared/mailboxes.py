@@ -226,6 +226,10 @@ class Mailboxes:
             await self._table.put(Row(storable(account), KEY, fresh.document()))
         return fresh
 
+    async def keep(self, account: str, tree: Tree) -> None:
+        """Stores a tree that was changed by hand, because Graph's news of a change are late."""
+        await self._table.put(Row(storable(account), KEY, tree.document()))
+
     async def asked(self, account: str, tree: Tree) -> None:
         """Notes that the messages of every folder named were asked for. Where another worker stored a later tree
         meanwhile, this older one names again what that one found."""

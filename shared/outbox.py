@@ -18,7 +18,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from shared import traces
+from shared import draft_mail, traces
 from shared.access import Access
 from shared.accounts import Accounts, Reach, Record, auth_of, delegate_of
 from shared.clock import Clock, iso, parse_time
@@ -194,6 +194,9 @@ class Outbox(OutboxRecords):
         return None
 
     async def _transmit(self, row: Row, reach: Reach) -> None:
+        if row.value.get("draft"):
+            await draft_mail.send(self._access, row, reach)
+            return
         body = await self._body(row)
         if row.value.get("parts"):
             await self._large.transmit(row, reach, body)
@@ -352,6 +355,8 @@ class Outbox(OutboxRecords):
         try:
             record = await self._accounts.get(row.value["account"])
             reach = await self._accounts.reach(record)
+            if row.value.get("draft"):
+                return await draft_mail.finding(self._access, row, reach), 0.0
             if row.value.get("parts"):
                 return await self._large.finding(row, reach), 0.0
             return await traces.look(self._access, reach, row.value["messageId"], row.key), 0.0

@@ -51,6 +51,7 @@ class Sending:
     key: str = ""
     payload: str = ""  # hash of the request that brought it, when it had a key
     writer: str = ""  # names the call that built it: two may compete for one queue id
+    draft: str = ""  # the message of the mailbox that is sent, when there is no body
     parts: tuple[Part, ...] = ()  # attachments that no longer fit into the body's request
     reference: dict[str, Any] | None = None  # what the caller is told of the message this one refers to
 
@@ -133,6 +134,8 @@ class OutboxRecords:
             value |= {"idempotencyKey": sending.key, "payload": sending.payload}
         if sending.reference:
             value["reference"] = sending.reference
+        if sending.draft:
+            value["draft"] = sending.draft
         if sending.parts:
             value["parts"] = [part.listed() for part in sending.parts]
         if len(body) > INLINE_LIMIT or sending.parts:

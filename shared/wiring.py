@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import warnings
@@ -14,7 +15,9 @@ from shared.account_logs import AccountLogs
 from shared.accounts import Accounts, Record
 from shared.app_verification import AppVerification
 from shared.attachments import References
+from shared.batches import Batches
 from shared.blocklists import Blocklists
+from shared.bulk import Bulk
 from shared.canary import Canary
 from shared.change_feed import ChangeFeed
 from shared.changes import Changes
@@ -23,11 +26,13 @@ from shared.composing import Composer
 from shared.consent import Consent
 from shared.credentials import Credentials
 from shared.deletion import Deletion
+from shared.draft_submit import DraftSubmit
 from shared.endpoints import Endpoints
 from shared.event_contents import EventContents
 from shared.event_counters import EventCounters
 from shared.events import Events
 from shared.flushing import Flushing
+from shared.folder_changes import FolderChanges
 from shared.gate import Gate
 from shared.graph.client import Graph
 from shared.idempotency import Idempotency
@@ -38,6 +43,7 @@ from shared.mailbox_events import MailboxEvents
 from shared.mailbox_list import MailboxList
 from shared.mailboxes import Mailboxes
 from shared.markers import Markers
+from shared.message_changes import MessageChanges
 from shared.message_events import MessageEvents
 from shared.message_parts import MessageParts
 from shared.message_reports import MessageReports
@@ -204,7 +210,17 @@ class Office:
 
 
 @dataclass
-class Services(Office, Delivery, Post, Ears, Ground):
+class Hands:
+    """Changes in mailboxes that callers ask for."""
+
+    message_changes: MessageChanges
+    folder_changes: FolderChanges
+    bulk: Bulk
+    draft_submit: DraftSubmit
+
+
+@dataclass
+class Services(Hands, Office, Delivery, Post, Ears, Ground):
     """Everything the triggers call, for one process."""
 
     async def save_notes(self) -> None:
@@ -251,7 +267,10 @@ def build(settings: Settings, clock: Clock = utc_now) -> Services:
     office = _office(ground, ears, post, delivery)
     ground.access.after_connect = ears.sync.start
     ground.access.on_other_mailbox = _on_other_mailbox(ground, ears)
-    made = Services(**vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office))
+    hands = _hands(ground, ears, post)
+    made = Services(
+        **vars(ground), **vars(ears), **vars(post), **vars(delivery), **vars(office), **vars(hands)
+    )  # fmt: skip
     _listen(made)
     return made
 
@@ -378,6 +397,18 @@ def _delivery(on: Ground) -> Delivery:
         http=http, addresses=addresses, endpoints=endpoints, undelivered=undelivered, event_counters=event_counters,
         webhooks=webhooks,
     )  # fmt: skip
+
+
+def _hands(on: Ground, ears: Ears, post: Post) -> Hands:
+    batches = Batches(on.access, on.clock, asyncio.sleep, on.lanes.note_call)
+    return Hands(
+        message_changes=MessageChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
+        folder_changes=FolderChanges(on.accounts, on.access, ears.mailboxes, asyncio.sleep),
+        bulk=Bulk(on.accounts, on.access, ears.mailboxes, batches),
+        draft_submit=DraftSubmit(
+            on.accounts, on.access, post.outbox, post.idempotency, on.lanes, on.service_settings, on.clock
+        ),
+    )
 
 
 def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:

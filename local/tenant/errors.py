@@ -99,7 +99,7 @@ def _add_ids(response: web.StreamResponse, request: web.Request) -> None:
     response.headers["Date"] = format_datetime(now.astimezone(UTC), usegmt=True)
 
 
-def _as_graph_error(error: Exception) -> GraphError:
+def as_graph_error(error: Exception) -> GraphError:
     """What a failure inside the emulator or aiohttp looks like from outside."""
     if isinstance(error, GraphError):
         return error
@@ -122,7 +122,7 @@ def graph_answers(is_graph: Callable[[web.Request], bool], now: Callable[[], dat
         try:
             response = await handler(request)
         except Exception as error:
-            return graph_error_response(_as_graph_error(error), request)
+            return graph_error_response(as_graph_error(error), request)
         if not response.prepared:
             _add_ids(response, request)
         return response

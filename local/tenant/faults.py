@@ -107,6 +107,12 @@ class Faults:
             return rule.action
         return {}
 
+    @staticmethod
+    def refuse(action: dict[str, Any]) -> None:
+        """Raises the GraphError of an action; for a part of a batch, which has no connection of its own."""
+        if "status" in action:
+            _failure(action, "graph")
+
     def _fits(self, match: dict[str, str], method: str, path: str, mailbox_id: str | None, query: str) -> bool:
         if "method" in match and match["method"].upper() != method:
             return False

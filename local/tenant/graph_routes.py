@@ -20,6 +20,7 @@ from .errors import GraphError
 from .graph_call import GraphCall
 from .graph_path import fit, split_path
 from .query_options import not_emulated
+from .routes_batch import batch_of
 
 if TYPE_CHECKING:
     from .world import World
@@ -34,10 +35,6 @@ async def mailbox_settings(call: GraphCall) -> web.Response:
     if call.caller.kind == "user" and not call.is_own(mailbox):
         raise access_denied()
     raise not_emulated("mailboxSettings")
-
-
-async def batch(call: GraphCall) -> web.Response:
-    raise not_emulated("$batch")
 
 
 async def translate_ids(call: GraphCall) -> web.Response:
@@ -90,7 +87,7 @@ _MAILBOX: list[tuple[str, str, Answer]] = [
 ]
 _TENANT: list[tuple[str, str, Answer]] = [
     ("GET", "users", users.list_users),
-    ("POST", "$batch", batch),
+    ("POST", "$batch", batch_of(lambda method, segments: find_route(method, segments))),
     ("POST", "subscriptions", subscriptions.create_subscription),
     ("GET", "subscriptions", subscriptions.list_subscriptions),
     ("GET", "subscriptions/{subscription}", subscriptions.get_subscription),

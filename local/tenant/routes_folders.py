@@ -113,9 +113,22 @@ async def move_folder(call: GraphCall) -> web.Response:
     mailbox = call.open("Mail.ReadWrite")
     folder = call.folder(mailbox)
     target = await destination(call, mailbox)
-    _check_free(mailbox, target, folder.name)
+    _check_movable(folder, target)
+    if target is not folder.parent:
+        _check_free(mailbox, target, folder.name)
     mailbox.move_folder(folder, target)
     return _folder_answer(call, mailbox, folder, 200)
+
+
+def _check_movable(folder: Folder, target: Folder) -> None:
+    """A well-known folder stays, and none goes below itself: EWS codes, assumed [P]."""
+    if folder.well_known is not None:
+        raise GraphError(403, "ErrorMoveDistinguishedFolder", "Distinguished folders cannot be moved.")
+    above: Folder | None = target
+    while above is not None:
+        if above is folder:
+            raise GraphError(400, "ErrorMoveCopyFailed", "The move or copy operation failed.")
+        above = above.parent
 
 
 def _check_names(given: dict[str, Any]) -> None:

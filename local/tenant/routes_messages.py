@@ -14,6 +14,7 @@ from .access import access_denied
 from .errors import GraphError
 from .graph_call import GraphCall
 from .mailbox import Mailbox
+from .mapi_state import stored_state
 from .message_input import read_changes, read_extended, read_message
 from .message_json import MESSAGE_TYPE, View, etag, message_json, read_path
 from .messages import ALL_PROPERTIES, Message, NewMessage
@@ -136,7 +137,8 @@ async def create_message(call: GraphCall) -> web.Response:
     content = _mime_draft(call, await call.mime_body()) if call.is_mime else read_message(await call.json_body())
     if not content.properties.get("internetMessageId"):
         content.properties["internetMessageId"] = call.world.mail.new_message_id(mailbox.principal.upn)
-    message = mailbox.add(content, folder, isDraft=True)
+    state = {} if call.is_mime else stored_state(content)
+    message = mailbox.add(content, folder, **{"isDraft": True, **state})
     return _message_answer(call, mailbox, message, 201)
 
 
