@@ -230,7 +230,8 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
         settings=settings, clock=clock, storage=storage, tables=tables, queues=queues, blobs=Blobs(storage),
         vault=vault, resealer=resealer, schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
-        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token), lanes=lanes, graphs=graphs,
+        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token, settings.bootstrap_token_id),
+        lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
     )  # fmt: skip
 
