@@ -7,6 +7,7 @@ itself.
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -22,6 +23,7 @@ from shared.graph.failures import hint, is_transient
 from shared.graph.paths import MailboxPath
 from shared.oauth_apps import OauthApp
 
+log = logging.getLogger("graphpost.access")
 RETRIES_S = (15, 60, 300, 900)  # waits before an account in an error state is tried again
 
 
@@ -261,8 +263,11 @@ class Access:
         record = await self._accounts.change(account, fail)
         if record is None:
             return False
+        is_news = untold in record.get("untold", ())
+        if is_news and not transient:
+            log.error("graphpost.accounts.authentication_error code=%s", error.get("serverResponseCode"))
         await self._tell_failures(record)
-        return untold in record.get("untold", ())
+        return is_news
 
     async def _tell_failures(self, record: Record) -> None:
         """Tells the failures that the record holds as untold. Twice is harmless: each has an id of its own."""

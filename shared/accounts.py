@@ -8,6 +8,7 @@ an account costs one read however long its chain is.
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
@@ -34,6 +35,7 @@ from shared.storage.queues import Queues
 from shared.storage.tables import Row, Table
 from shared.vault import SealBroken, Vault
 
+log = logging.getLogger("graphpost.accounts")
 KEY = "account"
 QUEUE = "mailboxes"
 MOST_LANES = 10_000  # what a process remembers of the accounts it has read
@@ -388,6 +390,8 @@ class Accounts:
             return record | {"watch": counted | {name: counted.get(name, 0) + n for name, n in more.items()}}
 
         await self.change(account, add)
+        if more.get("gaps"):
+            log.error("graphpost.events.gaps count=%d", more["gaps"])
 
     async def note_contact(self, account: str, when: datetime, *, heard: bool = False) -> None:
         """Notes the time of the last successful contact, for `syncTime` (6.2); with `heard` also that everything

@@ -94,7 +94,7 @@ class Endpoints:
 
         await self._change(target.endpoint, mutate)
         if resumed:
-            log.warning("webhook endpoint %s answers again and is resumed", target.endpoint)
+            log.warning("graphpost.webhooks.resumed endpoint=%s: it answers again", target.endpoint)
         return resumed
 
     async def failed(self, target: Target, error: dict[str, Any]) -> bool:
@@ -116,7 +116,7 @@ class Endpoints:
 
         await self._change(target.endpoint, mutate)
         if paused:
-            log.error("webhook endpoint %s has failed for days and is paused; its events are held", target.endpoint)
+            log.error("graphpost.webhooks.paused endpoint=%s: it failed for days, its events are held", target.endpoint)
         return paused
 
     async def resume(self, endpoint: str) -> bool | None:

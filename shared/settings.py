@@ -61,6 +61,12 @@ def _token(value: str) -> str:
     return value
 
 
+def _token_id(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{64}", value):
+        raise ValueError("must be the id of a token, 64 lower-case hex digits; make both with: scripts/first_token.py")
+    return value
+
+
 def _seconds(value: str) -> int:
     seconds = int(value) if value.isdecimal() else 0
     if not 1 <= seconds <= 3600:
@@ -112,6 +118,7 @@ def _key_ring(value: str) -> tuple[tuple[str, bytes], ...]:
     return tuple(keys)
 
 
+_REFERENCE = "@Microsoft.KeyVault("
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 
 
@@ -147,6 +154,13 @@ TABLE: tuple[Setting, ...] = (
         _token,
         "",
         "An access token with every right, for the first calls and for pipelines: 64 hex digits.",
+    ),
+    Setting(
+        "BOOTSTRAP_TOKEN_ID",
+        "bootstrap_token_id",
+        _token_id,
+        "",
+        "The id (SHA-256) of such a token: it opens everything, and no setting holds the token itself.",
     ),
     Setting(
         "LOGIN_ENDPOINT",
@@ -273,6 +287,7 @@ class Settings:
     storage: Mapping[str, str]
     service_url: str = ""
     bootstrap_token: str = ""
+    bootstrap_token_id: str = ""
     login_endpoint: str = ""
     graph_endpoint: str = ""
     send_format: str = "mime"
@@ -316,6 +331,13 @@ def _read(setting: Setting, environment: Mapping[str, str], problems: list[str])
         if setting.required:
             problems.append(f"{setting.name} is not set. {setting.purpose}")
         return setting.default
+    if raw.startswith(_REFERENCE):
+        # Azure leaves the text of a reference it can not follow in its place; it must not be taken for a value.
+        problems.append(
+            f"{setting.name} is a Key Vault reference that Azure could not follow. See that the secret exists and that "
+            "the app's identity is Key Vault Secrets User on the vault; then restart the app"
+        )
+        return setting.default
     try:
         return setting.read(raw)
     except ValueError as problem:
@@ -337,6 +359,10 @@ def _storage(environment: Mapping[str, str], problems: list[str]) -> dict[str, s
             "AzureWebJobsStorage is not set. Give a connection string (UseDevelopmentStorage=true for Azurite) "
             "or AzureWebJobsStorage__accountName with an identity"
         )
+    elif not parts.get("accountName"):
+        for service in ("blob", "queue"):
+            if not parts.get(f"{service}ServiceUri"):
+                problems.append(f"{prefix}{service}ServiceUri is not set. Give it beside {prefix}tableServiceUri")
     return parts
 
 

@@ -152,10 +152,13 @@ def token_id(token: str) -> str:
 class AccessTokens:
     """Mints, checks and lists access tokens. The value of a token is known only to who asked for it."""
 
-    def __init__(self, table: Table, clock: Clock, bootstrap: str, use: TokenUse) -> None:
+    def __init__(self, table: Table, clock: Clock, bootstrap: str, use: TokenUse, bootstrap_id: str = "") -> None:
         self._table, self._clock, self.use = table, clock, use
         self._noted: dict[str, datetime] = {}
-        self._bootstrap_id = token_id(bootstrap) if bootstrap else ""
+        self._bootstrap_ids = [token_id(bootstrap)] * bool(bootstrap) + [bootstrap_id] * bool(bootstrap_id)
+
+    def _is_bootstrap(self, identity: str) -> bool:
+        return any(hmac.compare_digest(identity, known) for known in self._bootstrap_ids)
 
     async def grant_of(self, presented: str | None) -> Grant:
         """What the presented token allows; 401 when there is none or it is not known. One transaction, none
@@ -166,7 +169,7 @@ class AccessTokens:
             identity = token_id(presented)
         except ValueError:
             raise Unauthorized("Bad token") from None
-        if hmac.compare_digest(identity, self._bootstrap_id):
+        if self._is_bootstrap(identity):
             return Grant(identity, is_bootstrap=True)
         row = await self._readable(identity)
         if row is None or self._expired(row):
@@ -232,8 +235,10 @@ class AccessTokens:
     async def delete(self, token_or_id: str) -> bool:
         """True when a token was removed. The bootstrap token belongs to the settings: 403."""
         for identity in self._identities(token_or_id):
-            if identity == self._bootstrap_id:
-                raise ApiError(403, "The bootstrap token is defined by the setting BOOTSTRAP_TOKEN. Change it there.")
+            if identity in self._bootstrap_ids:
+                raise ApiError(
+                    403, "The bootstrap token is defined by BOOTSTRAP_TOKEN or BOOTSTRAP_TOKEN_ID. Change it there."
+                )
             if await self._table.delete(identity, KEY):
                 await self.use.forget(identity)
                 return True

@@ -290,6 +290,7 @@ class Webhooks:
             # Another message was faster, or it was our own write, repeated: a later message makes the entry.
             await self._queues.put(QUEUE, job, CLAIM_S)
             return
+        log.warning("graphpost.webhooks.dead event=%s", id_of(row.key))
         await self._enter(dead)
         await self._count(row)
 

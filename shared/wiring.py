@@ -324,7 +324,10 @@ def _ground(settings: Settings, clock: Clock) -> Ground:
         vault=vault, resealer=resealer, webhook_routes=webhook_routes,
         schedule=Schedule(tables["schedule"], queues, clock),
         service_settings=service_settings, apps=apps, credentials=credentials, accounts=accounts, events=events,
-        tokens=AccessTokens(tables["tokens"], clock, settings.bootstrap_token, TokenUse(tables["tokenuse"], clock)),
+        tokens=AccessTokens(
+            tables["tokens"], clock, settings.bootstrap_token, TokenUse(tables["tokenuse"], clock),
+            settings.bootstrap_token_id,
+        ),
         lanes=lanes, graphs=graphs,
         graph_of=graph_of, access=Access(accounts, credentials, events, graph_of, clock),
         service_counters=ServiceCounters(tables["stats"], clock), account_logs=account_logs,

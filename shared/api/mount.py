@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from shared.errors import ApiError
+from shared.settings import SettingsError
 
 if TYPE_CHECKING:
     import azure.functions as func
@@ -26,6 +27,11 @@ async def answer(req: func.HttpRequest, context: func.Context | None) -> func.Ht
         return func.HttpResponse(json.dumps(envelope), status_code=413, mimetype="application/json")
     try:
         response: func.HttpResponse = await _app().handle_async(_with_encoded_path(req), context)
+    except SettingsError as problem:
+        log.error("graphpost.settings.refused: %s", problem)
+        text = "The service is not configured. Its log names every setting that is missing or wrong."
+        envelope = ApiError(503, text, code="NotConfigured").envelope()
+        return func.HttpResponse(json.dumps(envelope), status_code=503, mimetype="application/json")
     except Exception:
         # Starlette raises what no handler expects, even where one is added for it; the host would then answer
         # with nothing at all.
