@@ -91,12 +91,14 @@ class AccountLogs:
         most = self._rules(await self._settings.all()).get("maxLogLines", MOST_LINES)
         found: list[str] = []
         if most:
-            async for row in self._table.scan("PartitionKey eq @p", {"p": storable(account)}, most):
+            async for row in self._table.scan("PartitionKey eq @p", {"p": storable(account)}):
                 found += reversed(row.value["lines"])
                 if len(found) >= most:
                     break
         # Jobs run side by side and write when they end; a line begins with its time.
-        return sorted(reversed(found[:most]), key=lambda line: line[:_TIME])
+        newest = found[:most][::-1]
+        newest.sort(key=lambda line: line[:_TIME])
+        return newest
 
     def _rules(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
         values = self._settings.known if settings is None else settings
