@@ -379,6 +379,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.mailboxes.forget(account)
         await delivery.webhooks.forget(account)
         await on.account_logs.forget(account)
+        await on.change_feed.forget(account)
 
     return clean_up
 
