@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ApiError
-from shared.token_use import SHOWN, RateLimit, TokenUse
+from shared.token_use import RateLimit, TokenUse
 from tests.support.workshop import Workshop
 
 ENTRY: dict[str, Any] = {"ip": None, "method": "GET", "path": "/v1/accounts", "status": "allowed", "reason": None}
@@ -22,10 +22,9 @@ async def passed(use: TokenUse, limit: RateLimit, calls: int) -> int:
     for _ in range(calls):
         try:
             await use.spend(limit)
-        except ApiError as refused:
-            assert refused.status == 429
-        else:
             found += 1
+        except ApiError:
+            continue
     return found
 
 
@@ -51,7 +50,7 @@ async def test_a_large_limit_costs_little_and_a_refusal_nothing(workshop: Worksh
     assert workshop.services.storage.transactions - before == 19 * 2
     before = workshop.services.storage.transactions
     assert await passed(use, limit, 50) == 0
-    assert workshop.services.storage.transactions - before <= 1
+    assert workshop.services.storage.transactions == before
 
 
 async def test_a_window_of_a_wrong_clock_ends(workshop: Workshop) -> None:
@@ -85,4 +84,3 @@ async def test_the_log_of_a_token_is_cut_and_ends_with_it(workshop: Workshop, mo
     await tokens.delete(made)
     await tokens.sweep()
     assert await workshop.services.tables["tokenuse"].keys() == []
-    assert SHOWN >= 1000
