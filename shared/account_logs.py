@@ -29,6 +29,7 @@ LONGEST = 500  # characters of one value
 KEPT_FOR = timedelta(days=30)
 MOST_KNOWN = 5000
 _LATEST_MS = 10**15  # keys count down from here, so that the newest lines come first
+_TIME = len('{"time": "2026-01-01T00:00:00.000Z"')
 _OWNER = re.compile(r"^/(me|users/[^/]+)(?=/|$)")
 log = logging.getLogger("graphpost.account_logs")
 
@@ -47,7 +48,7 @@ class AccountLogs:
     def meet(self, record: Record) -> None:
         """Called with each record that is read: from now on its lines are kept, or no longer."""
         account = record["account"]
-        if record.get("logs") or self._rules().get("all"):
+        if not record.get("deleting") and (record.get("logs") or self._rules().get("all")):
             if len(self._lanes) >= MOST_KNOWN:
                 self._lanes.clear()
                 self._accounts.clear()
@@ -90,11 +91,14 @@ class AccountLogs:
         most = self._rules(await self._settings.all()).get("maxLogLines", MOST_LINES)
         found: list[str] = []
         if most:
-            async for row in self._table.scan("PartitionKey eq @p", {"p": storable(account)}, most):
+            async for row in self._table.scan("PartitionKey eq @p", {"p": storable(account)}):
                 found += reversed(row.value["lines"])
                 if len(found) >= most:
                     break
-        return list(reversed(found[:most]))
+        # Jobs run side by side and write when they end; a line begins with its time.
+        newest = found[:most][::-1]
+        newest.sort(key=lambda line: line[:_TIME])
+        return newest
 
     def _rules(self, settings: dict[str, Any] | None = None) -> dict[str, Any]:
         values = self._settings.known if settings is None else settings
@@ -105,6 +109,7 @@ class AccountLogs:
     async def forget(self, account: str) -> None:
         """Removes the lines of a deleted account."""
         self._waiting.pop(account, None)
+        self._accounts.pop(self._lanes.pop(account, ""), None)
         await self._table.clear(storable(account))
 
     async def sweep(self, known: Callable[[], Awaitable[set[str]]]) -> int:

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 from shared.accounts import Record
 from shared.clock import Clock
-from shared.storage.keys import time_key
+from shared.storage.keys import storable, time_key
 from shared.storage.tables import Row, Table
 
 PARTITION = "feed"
@@ -45,8 +45,9 @@ class ChangeFeed:
         entry = {"account": record["account"], "type": "state", "key": record["state"]}
         entry["payload"] = {"error": error} if error else None
         entry["stateLabel"] = {"type": _LABELS.get(record["state"], "info"), "name": record["state"]}
+        columns = {"account": storable(record["account"])}
         try:
-            await self._table.insert(Row(PARTITION, f"{self._at()}~{secrets.token_hex(4)}", entry))
+            await self._table.insert(Row(PARTITION, f"{self._at()}~{secrets.token_hex(4)}", entry, columns=columns))
         except Exception as problem:
             log.warning("a change of state was not told: %s", type(problem).__name__)
 
@@ -64,6 +65,11 @@ class ChangeFeed:
         query = "PartitionKey eq @p and RowKey gt @a and RowKey lt @b"
         given = {"p": PARTITION, "a": after, "b": self._at(SETTLED_S)}
         return [row async for row in self._table.scan(query, given, MOST)]
+
+    async def forget(self, account: str) -> None:
+        """Removes what was told of a deleted account."""
+        found = await self._table.keys("PartitionKey eq @p and account eq @a", {"p": PARTITION, "a": storable(account)})
+        await self._table.delete_all(PARTITION, [key for _, key in found])
 
     async def sweep(self) -> int:
         """Removes what is older than a day; how many."""

@@ -452,6 +452,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await delivery.webhooks.forget(account)
         await on.events.contents.forget(account, on.clock())
         await on.account_logs.forget(account)
+        await on.change_feed.forget(account)
 
     return clean_up
 

@@ -76,7 +76,10 @@ async def read_logs(account: AccountPath, services: Provided) -> PlainTextRespon
     return PlainTextResponse("\n".join([*lines, ""]) if lines else f"No logs found for {account}")
 
 
-@router.get("/v1/changes", openapi_extra=operation("events", "read"), response_class=Response)
+EVENTS: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
+
+
+@router.get("/v1/changes", openapi_extra=operation("events", "read"), response_class=Response, responses=EVENTS)
 async def read_changes(request: Request, services: Provided) -> Response:
     """Changes of accounts' states as `text/event-stream`: what came after `Last-Event-ID`, or comes within
     CHANGES_HOLD_SECONDS. Then the answer ends, and an EventSource asks again by itself."""
