@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from shared.errors import ApiError
-from shared.mime import content_type_of, filename_of, one_line
+from shared.mail_headers import one_line
+from shared.mime_parts import content_type_of, filename_of, is_invitation
 
 # What one request carries: 4 MB (graph.md 2.2), of base64 for MIME (6.3), of JSON otherwise.
 REQUEST_LIMIT = 4 * 1024 * 1024
@@ -78,7 +79,9 @@ def divided(
     attachments = list(fields.get("attachments") or ())
     check_total(attachments)
     weights = [as_sent(len(one["content"])) for one in attachments]
-    waiting = sorted(range(len(attachments)), key=lambda index: weights[index])
+    # An invitation is one of the forms of the text, and no attachment of a draft.
+    waiting = [index for index in range(len(attachments)) if not is_invitation(attachments[index])]
+    waiting.sort(key=lambda index: weights[index])
     apart: set[int] = set()
     over = sum(weights) - REQUEST_LIMIT  # certainly too much: not even tried
     while True:

@@ -53,6 +53,7 @@ class Sending:
     writer: str = ""  # names the call that built it: two may compete for one queue id
     draft: str = ""  # the message of the mailbox that is sent, when there is no body
     parts: tuple[Part, ...] = ()  # attachments that no longer fit into the body's request
+    reference: dict[str, Any] | None = None  # what the caller is told of the message this one refers to
 
 
 def is_queue_id(text: str) -> bool:
@@ -133,6 +134,8 @@ class OutboxRecords:
             value |= {"idempotencyKey": sending.key, "payload": sending.payload}
         if sending.draft:
             value["draft"] = sending.draft
+        if sending.reference:
+            value["reference"] = sending.reference
         if sending.parts:
             value["parts"] = [part.listed() for part in sending.parts]
         if len(body) > INLINE_LIMIT or sending.parts:

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
 import json
-import re
 import secrets
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
-from shared import mime
+from shared import mime, raw_mail
 from shared.accounts import Accounts, Record, auth_of, lane_of
-from shared.attachments import References
 from shared.clock import Clock, iso, parse_time
+from shared.composing import Composed, Composer
 from shared.errors import ApiError, CredentialError, InvalidInput
 from shared.idempotency import Idempotency, KeyedCall, payload_hash
 from shared.lanes import Lanes
-from shared.mail_parts import Part, check_foreign, divided
+from shared.mail_parts import REQUEST_LIMIT, Part, check_foreign, divided, too_large
 from shared.outbox import Outbox
 from shared.outbox_records import Sending
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import queue_id
 from shared.storage.tables import Row
 
+T = TypeVar("T")
+R = TypeVar("R")
 ATTEMPTS = 10
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,76}")
+_SMALL = 64 * 1024  # a mail up to this size is built on the spot, a larger one beside the other requests
 
 
 class Submit:
@@ -42,12 +44,11 @@ class Submit:
         settings: ServiceSettings,
         clock: Clock,
         send_format: str,
-        references: References,
-        new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
+        composer: Composer,
     ) -> None:
-        self._accounts, self._outbox, self._settings, self._references = accounts, outbox, settings, references
+        self._accounts, self._outbox, self._settings, self._composer = accounts, outbox, settings, composer
         self._idempotency, self._lanes = idempotency, lanes
-        self._clock, self._send_format, self._new_uuid = clock, send_format, new_uuid
+        self._clock, self._send_format = clock, send_format
 
     async def accept(
         self, account: str, fields: dict[str, Any], *, structured: bool = False, key: str = ""
@@ -56,15 +57,17 @@ class Submit:
         of the first call, and whether its payload was the same (14.10).
 
         Raises NotFound, InvalidInput, and ApiError for an account that has nothing to send with or a mail that is
-        too large. Only attachments by reference cost Graph calls, and raise what `References.resolved` raises.
+        too large. Only what a mail refers to costs Graph calls, and raises what `Composer.composed` raises.
         """
         record = await self._accounts.get(account)
+        payload = payload_of(fields, structured) if key else ""
+        fields = await _beside_loop(opened, fields, _weight(fields))
         mine: list[Sending] = []
 
         async def first(identity: str) -> Row:
-            sending, send_at = await self._built(record, fields, identity, structured, key)
-            mine.append(sending)
-            return await self._stored(sending, send_at, fields)
+            sending, send_at = await self._built(record, fields, identity, structured)
+            mine.append(replace(sending, key=key, payload=payload))
+            return await self._stored(mine[-1], send_at, fields)
 
         if not key:
             return answer_of(await first(self._identity(fields)))
@@ -72,9 +75,19 @@ class Submit:
         row = await self._idempotency.once(call, lambda: self._identity(fields), first)
         seen: dict[str, Any] = {"key": key, "status": "MISS"}
         if not any(row.value["writer"] == sending.writer for sending in mine):
-            matches = row.value["payload"] == payload_of(fields, structured)
-            seen = {"key": key, "status": "HIT", "payloadMatches": matches}
+            seen = {"key": key, "status": "HIT", "payloadMatches": row.value["payload"] == payload}
         return answer_of(row) | {"idempotency": seen}
+
+    async def preview(self, account: str, fields: dict[str, Any]) -> dict[str, Any]:
+        """The mail as it would be sent, and nothing stored or sent (14.7). Raises what `accept` raises."""
+        record = await self._accounts.get(account)
+        fields = await _beside_loop(opened, fields, _weight(fields))
+        composed = await self._composer.composed(record, fields)
+        built = await _beside_loop(
+            lambda one: self._mime(one, self._send_at(fields), ""), composed, _weight(composed.fields)
+        )
+        shown = {"response": "Dry run", "messageId": composed.message_id, "preview": base64.b64encode(built).decode()}
+        return shown | ({"reference": composed.reference} if composed.reference else {})
 
     def _send_at(self, fields: dict[str, Any]) -> datetime:
         now = self._clock()
@@ -84,19 +97,20 @@ class Submit:
         return queue_id(int(self._send_at(fields).timestamp() * 1000))
 
     async def _built(
-        self, record: Record, fields: dict[str, Any], identity: str, structured: bool, key: str
+        self, record: Record, fields: dict[str, Any], identity: str, structured: bool
     ) -> tuple[Sending, datetime]:
         """The mail as it will be stored, and when it is to be sent."""
         if not record.get("oauth2"):
             raise ApiError(404, "SMTP configuration not found", "SMTPUnavailable")
-        completed = self._completed(record, fields)
-        if fields.get("attachments"):
-            completed["attachments"] = await self._references.resolved(record["account"], fields["attachments"])
-        now, send_at = self._clock(), self._send_at(fields)
-        sending = self._sending(record, completed, identity, now, send_at, structured)
+        if structured and "mail" in fields:
+            raise InvalidInput.field("raw", '"raw" travels as MIME: it can not be sent with useStructuredFormat')
+        composed = await self._composer.composed(record, fields)
+        send_at = self._send_at(fields)
+        sending = await _beside_loop(
+            lambda one: self._sending(record, one, identity, send_at, structured), composed, _weight(composed.fields)
+        )
         await self._check_reach(record, sending.parts)
-        payload = payload_of(fields, structured) if key else ""
-        return replace(sending, key=key, payload=payload), send_at
+        return sending, send_at
 
     async def _stored(self, sending: Sending, send_at: datetime, fields: dict[str, Any]) -> Row:
         limit = fields.get("deliveryAttempts") or (await self._settings.all()).get("deliveryAttempts") or ATTEMPTS
@@ -104,56 +118,53 @@ class Submit:
         busy = bool(is_now and sending.lane and self._lanes.note_accepted(sending.lane))
         return await self._outbox.add(sending, send_at, attempts=int(limit), busy=busy)
 
-    def _completed(self, record: Record, fields: dict[str, Any]) -> dict[str, Any]:
-        """The fields with the sender filled in, checked for what no single field shows."""
-        if not any(fields.get(name) for name in ("to", "cc", "bcc")):
-            raise InvalidInput.field("to", 'At least one recipient is needed in "to", "cc" or "bcc"')
-        sender = fields.get("from") or {}
-        auth = auth_of(record)
-        address = sender.get("address") or record.get("email") or auth.get("delegatedUser") or auth.get("user")
-        if not address or "@" not in address:
-            raise InvalidInput.field("from", '"from" is required: the account has no e-mail address of its own')
-        name = sender.get("name") if fields.get("from") else record.get("name")
-        check_headers(fields.get("headers") or {})
-        return fields | {"from": {"name": name or "", "address": address}}
+    def _mime(
+        self, composed: Composed, send_at: datetime, identity: str, fields: Mapping[str, Any] | None = None
+    ) -> bytes:
+        """The MIME of a mail; of `fields` when only some of its attachments are to be in it."""
+        message_id, now = composed.message_id, self._clock()
+        if composed.mail is None:
+            some = composed.fields if fields is None else fields
+            return mime.build(some, message_id=message_id, date=send_at, queue_id=identity)
+        later = send_at if send_at > now else None
+        whole = raw_mail.completed(composed.mail, message_id=message_id, date=later, now=now, queue_id=identity)
+        return whole.whole()
 
     def _sending(
-        self,
-        record: Record,
-        fields: dict[str, Any],
-        identity: str,
-        now: datetime,
-        send_at: datetime,
-        structured: bool,
+        self, record: Record, composed: Composed, identity: str, send_at: datetime, structured: bool
     ) -> Sending:
-        sender = fields["from"]["address"]
-        message_id = bracketed(fields.get("messageId")) or f"<{self._new_uuid()}@{sender.rpartition('@')[2]}>"
-        as_json = structured or travels_structured(record, sender, self._send_format)
+        fields, sender = composed.fields, composed.fields["from"]["address"]
+        as_json = composed.mail is None and (structured or travels_structured(record, sender, self._send_format))
         if as_json:
             check_structured(fields)
 
         def render(some: Mapping[str, Any]) -> bytes:
             if as_json:
-                return json.dumps(mime.structured(some, message_id=message_id, queue_id=identity)).encode()
-            return mime.build(some, message_id=message_id, date=send_at, queue_id=identity)
+                message = mime.structured(some, message_id=composed.message_id, queue_id=identity)
+                return json.dumps(message).encode()
+            return self._mime(composed, send_at, identity, some)
 
-        body, parts = divided(fields, render, as_sent=int if as_json else in_base64)
+        if composed.mail is None:
+            body, parts = divided(fields, render, as_sent=int if as_json else in_base64)
+        else:
+            body, parts = _whole(render(fields)), []
         everyone = [one["address"] for name in ("to", "cc", "bcc") for one in fields.get(name) or ()]
         given = {name: value for name, value in (fields.get("envelope") or {}).items() if value}
         envelope = {"from": sender, "to": everyone} | given  # informative on Graph (14.1)
         return Sending(
             queue_id=identity,
             account=record["account"],
-            message_id=message_id,
+            message_id=composed.message_id,
             envelope=envelope,
             subject=fields.get("subject") or "",
-            created=iso(now),
+            created=iso(self._clock()),
             structured=as_json,
             body=body,
             birth=record.get("birth", ""),
             lane=lane_of(record),
             writer=secrets.token_hex(8),
             parts=tuple(parts),
+            reference=composed.reference,
         )
 
     async def _check_reach(self, record: Record, parts: Sequence[Part]) -> None:
@@ -167,6 +178,39 @@ class Submit:
                 check_foreign(parts, reach.mailbox.user or record["account"])
 
 
+async def _beside_loop(work: Callable[[T], R], given: T, weight: int) -> R:
+    """The result of work that keeps a processor busy: of much of it in a thread, so that other requests go on."""
+    return work(given) if weight <= _SMALL else await asyncio.to_thread(work, given)
+
+
+def _weight(fields: Mapping[str, Any]) -> int:
+    """About how much there is to build, in characters."""
+    texts = sum(len(fields.get(name) or "") for name in ("text", "html", "raw"))
+    files = sum(len(one.get("content") or "") for one in fields.get("attachments") or ())
+    many = sum(len(fields.get(name) or ()) for name in ("to", "cc", "bcc", "replyTo"))
+    headers = sum(map(len, (fields.get("headers") or {}).values()))
+    body = len(fields["mail"].body) if "mail" in fields else 0
+    return texts + files + headers + body + 100 * many
+
+
+def opened(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields with a `raw` read: `mail` in its place, and what its control headers ask for unless the request says
+    something else. InvalidInput when it is not a mail."""
+    if not fields.get("raw"):
+        return fields
+    mail = raw_mail.read(fields["raw"])
+    rest = {name: value for name, value in fields.items() if name != "raw"}
+    return {**raw_mail.controls(mail), **rest, "mail": mail}
+
+
+def _whole(body: bytes) -> bytes:
+    """ApiError for a given mail that no single request carries."""
+    if in_base64(len(body)) > REQUEST_LIMIT:
+        text = f"The mail is too large: {len(body)} bytes of MIME, {REQUEST_LIMIT // 4 * 3} fit into one request"
+        raise too_large(f"{text}. Give it as fields: attachments can then be sent by themselves", "raw")
+    return body
+
+
 def in_base64(size: int) -> int:
     """What so many bytes take when they travel in base64 (graph.md 6.3)."""
     return -(-size // 3) * 4
@@ -174,12 +218,13 @@ def in_base64(size: int) -> int:
 
 def answer_of(row: Row) -> dict[str, Any]:
     """The contract's answer (14.2) from what is stored of the mail."""
-    return {
+    shown = {
         "response": "Queued for delivery",
         "messageId": row.value["messageId"],
         "sendAt": row.value["scheduled"],
         "queueId": row.key,
     }
+    return shown | ({"reference": row.value["reference"]} if row.value.get("reference") else {})
 
 
 def payload_of(fields: Mapping[str, Any], structured: bool) -> str:
@@ -198,22 +243,6 @@ def travels_structured(record: Record, sender: str, send_format: str) -> bool:
     return send_format == "structured" or sender.lower() not in {(one or "").lower() for one in own}
 
 
-def check_headers(headers: Mapping[str, str]) -> None:
-    """InvalidInput for headers that cannot travel, or that a field of the request sets."""
-    if len({name.lower() for name in headers}) < len(headers):
-        raise InvalidInput.field("headers", "The same header is given in two spellings")
-    for name, value in headers.items():
-        field = mime.FIELD_HEADERS.get(name.lower())
-        if field:
-            raise InvalidInput.field("headers", f'The header "{name}" is set with the field "{field}"')
-        if name.lower().startswith("content-") or name.lower() in ("mime-version", mime.STAMP.lower(), "sender"):
-            raise InvalidInput.field("headers", f'The header "{name}" follows from the content and can not be set')
-        if not _HEADER_NAME.fullmatch(name):
-            raise InvalidInput.field("headers", f'"{name[:80]}" is not a header name')
-        if mime.CONTROLS.search(value.replace("\t", " ")):
-            raise InvalidInput.field("headers", f'The header "{name}" has a line break or control character')
-
-
 def check_structured(fields: Mapping[str, Any]) -> None:
     """InvalidInput for what Graph's JSON form cannot carry (graph.md 6.4)."""
     headers = fields.get("headers") or {}
@@ -225,14 +254,3 @@ def check_structured(fields: Mapping[str, Any]) -> None:
         )
     if len(headers) > mime.STRUCTURED_HEADERS:
         raise InvalidInput.field("headers", f"At most {mime.STRUCTURED_HEADERS} headers can be set {why}")
-
-
-def bracketed(message_id: str | None) -> str:
-    """`<id>`, or "" for none. InvalidInput when it is not one."""
-    text = (message_id or "").strip()
-    if not text:
-        return ""
-    text = text if text.startswith("<") else f"<{text}>"
-    if not re.fullmatch(r"<[^<>\s\x00-\x1f\x7f]+@?[^<>\s\x00-\x1f\x7f]*>", text) or not text.isascii():
-        raise InvalidInput.field("messageId", '"messageId" must look like <unique@host>')
-    return text

@@ -14,10 +14,12 @@ from shared.access import Access
 from shared.accounts import Accounts, Record
 from shared.attachments import References
 from shared.batches import Batches
+from shared.blocklists import Blocklists
 from shared.bulk import Bulk
 from shared.canary import Canary
 from shared.changes import Changes
 from shared.clock import Clock, iso, utc_now
+from shared.composing import Composer
 from shared.consent import Consent
 from shared.credentials import Credentials
 from shared.deletion import Deletion
@@ -42,11 +44,13 @@ from shared.outbox import Outbox
 from shared.poison import Poison
 from shared.polling import Polling
 from shared.proof import Proof
+from shared.references import Originals
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
 from shared.service_settings import ServiceSettings
 from shared.settings import Settings
+from shared.signed_links import SignedLinks
 from shared.storage.account import StorageAccount
 from shared.storage.blobs import Blobs
 from shared.storage.queues import Queues
@@ -56,7 +60,9 @@ from shared.subscriptions import OF_MAILBOX, Subscriptions
 from shared.sync import Sync
 from shared.token_records import TokenRecords
 from shared.tokens import AccessTokens
+from shared.tracking import Tracking
 from shared.undelivered import Undelivered
+from shared.unsubscribing import Unsubscribing
 from shared.vault import Vault
 from shared.webhook_address import Addresses
 from shared.webhook_attempt import Sender
@@ -64,7 +70,7 @@ from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts blocklists"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
 REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
@@ -142,6 +148,11 @@ class Post:
     outbox: Outbox
     idempotency: Idempotency
     submit: Submit
+    originals: Originals
+    links: SignedLinks
+    tracking: Tracking
+    blocklists: Blocklists
+    unsubscribing: Unsubscribing
 
 
 @dataclass
@@ -281,11 +292,18 @@ def _post(on: Ground) -> Post:
         on.tables["outbox"], on.blobs, on.schedule, on.accounts, on.access, on.events, on.lanes, on.clock, large
     )
     idempotency = Idempotency(on.tables["idempotency"], outbox.stored, on.clock)
+    links, originals = SignedLinks(on.service_settings), Originals(on.accounts, on.access, on.service_settings)
+    tracking = Tracking(links, on.service_settings, on.accounts, on.events)
+    blocklists = Blocklists(on.tables["blocklists"], on.clock)
     submit = Submit(
         on.accounts, outbox, idempotency, on.lanes, on.service_settings, on.clock, on.settings.send_format,
-        References(on.accounts, on.access),
+        Composer(References(on.accounts, on.access), originals, tracking),
     )  # fmt: skip
-    return Post(large=large, outbox=outbox, idempotency=idempotency, submit=submit)
+    return Post(
+        large=large, outbox=outbox, idempotency=idempotency, submit=submit, originals=originals, links=links,
+        tracking=tracking, blocklists=blocklists,
+        unsubscribing=Unsubscribing(links, blocklists, on.accounts, on.events),
+    )  # fmt: skip
 
 
 def _delivery(on: Ground) -> Delivery:

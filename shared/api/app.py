@@ -15,6 +15,7 @@ from shared import __version__
 from shared.api import (
     account_routes,
     authentication_routes,
+    blocklist_routes,
     change_routes,
     draft_routes,
     mailbox_routes,
@@ -25,6 +26,7 @@ from shared.api import (
     settings_routes,
     submit_routes,
     token_routes,
+    tracking_routes,
     webhook_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
@@ -52,7 +54,8 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes, change_routes, mailbox_routes, draft_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, blocklist_routes, tracking_routes,
+        change_routes, mailbox_routes, draft_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

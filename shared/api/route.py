@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, unquote, urlencode
@@ -9,9 +11,13 @@ from urllib.parse import parse_qsl, unquote, urlencode
 from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
-from shared.errors import InvalidInput, NotFound
+from shared.errors import ApiError, InvalidInput, NotFound
 from shared.tokens import Caller, Grant, Operation
 from shared.wiring import Services
+
+NOT_JSON = "Invalid request payload JSON format"
+DEEPEST = 100  # brackets that may all be nested in each other without anybody having to look
+_HALF_A_CHARACTER = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}|\\u[dD][c-fC-F]|\xed[\xa0-\xbf]")
 
 
 def operation(group: str, action: str, *, names_in_query: bool = False) -> dict[str, Any]:
@@ -69,7 +75,7 @@ async def authorize(request: Request, group: str, action: str) -> None:
         account = request.query_params.get("account")
     else:
         account = unquote(account) if account is not None else None
-    caller = Caller(_address(request), request.headers.get("referer", ""))
+    caller = Caller(caller_address(request), request.headers.get("referer", ""))
     grant.check(Operation(group, action, account), caller)
     request.state.grant = grant
 
@@ -86,7 +92,7 @@ def _presented(request: Request) -> str | None:
     return token.strip() if scheme.lower() == "bearer" and token.strip() else from_query
 
 
-def _address(request: Request) -> str:
+def caller_address(request: Request) -> str:
     """The caller's address: the last hop of X-Forwarded-For, which Azure's front end writes itself."""
     last = request.headers.get("x-forwarded-for", "").split(",")[-1].strip()
     if last.startswith("["):
@@ -101,8 +107,12 @@ def refuse_query(request: Request) -> None:
 
 
 async def _with_body(request: Request) -> Request:
-    """The request, with `{}` where it has no body or `null`: some clients send that for no fields (1.1)."""
-    if (await request.body()).strip() not in (b"", b"null"):
+    """The request, with `{}` where it has no body or `null`: some clients send that for no fields (1.1). ApiError for
+    JSON that no text or record can hold."""
+    body = await request.body()
+    if body.strip() not in (b"", b"null"):
+        if body.count(b"[") + body.count(b"{") > DEEPEST or _HALF_A_CHARACTER.search(body):
+            _check_json(body)
         return request
 
     async def receive() -> dict[str, Any]:
@@ -110,6 +120,36 @@ async def _with_body(request: Request) -> Request:
 
     headers = [header for header in request.scope["headers"] if header[0] != b"content-type"]
     return Request({**request.scope, "headers": headers}, receive)
+
+
+def _check_json(body: bytes) -> None:
+    """ApiError for JSON nested too deep, InvalidInput for half of a surrogate pair, which is no character."""
+    try:
+        waiting = [(json.loads(body), "value", 0)]
+    except RecursionError:
+        raise ApiError(400, NOT_JSON) from None
+    except ValueError:
+        return  # not JSON at all, which validation says
+    while waiting:
+        value, key, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise ApiError(400, NOT_JSON)
+        if isinstance(value, dict):
+            waiting += [(name, key, depth) for name in value]
+            waiting += [(one, _shown(name, key), depth + 1) for name, one in value.items()]
+        elif isinstance(value, list):
+            waiting += [(one, key, depth + 1) for one in value]
+        elif isinstance(value, str) and _shown(value, "") != value:
+            raise InvalidInput.field(key, f'"{key}" has half of a surrogate pair, which is no character')
+
+
+def _shown(text: str, otherwise: str) -> str:
+    """The text, unless it can not be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return otherwise
+    return text
 
 
 def _decoded(request: Request, name: str) -> str:

@@ -28,6 +28,7 @@ from shared.api.fields import (
     Text256,
     Url,
 )
+from shared.api.reference_schemas import Reference, TimeZone
 from shared.events import EVENT_TYPES
 from shared.oauth_apps import SHARED_AUTHORITIES
 
@@ -298,9 +299,9 @@ class Attachment(Input):
     filename: Annotated[
         Annotated[str, StringConstraints(max_length=256, pattern=r"^[^\x00-\x1f\x7f]*$")] | None, Absent
     ] = None
-    contentType: Annotated[
-        Annotated[str, StringConstraints(max_length=256, to_lower=True, strip_whitespace=True)] | None, Absent
-    ] = None
+    contentType: Annotated[Annotated[str, StringConstraints(max_length=256, strip_whitespace=True)] | None, Absent] = (
+        None
+    )
     contentDisposition: Literal["inline", "attachment"] | None = None
     cid: Annotated[Annotated[str, StringConstraints(max_length=256, pattern=r"^[\x21-\x7e]*$")] | None, Absent] = None
     encoding: Literal["base64"] = "base64"
@@ -360,19 +361,32 @@ class SubmitMessage(Input):
     proxy: Annotated[Annotated[str, StringConstraints(max_length=1024)] | None, Absent] = None
     localAddress: Annotated[Text256 | None, Absent] = None
     locale: Annotated[Annotated[str, StringConstraints(max_length=100)] | None, Absent] = None
-    tz: Annotated[Annotated[str, StringConstraints(max_length=100)] | None, Absent] = None
+    tz: Annotated[TimeZone | None, Absent] = None
     baseUrl: Annotated[Url | None, Absent] = None
+    raw: Annotated[Annotated[str, StringConstraints(max_length=5_242_880), AfterValidator(_base64)] | None, Absent] = (
+        None
+    )
+    reference: Reference | None = None
+    trackOpens: Boolean | None = None
+    trackClicks: Boolean | None = None
+    trackingEnabled: Boolean | None = None
+    dryRun: Boolean = False
     # Named in the contract, refused by name until they work.
-    raw: Annotated[None, _later("raw MIME")] = None
-    reference: Annotated[None, _later("replies and forwards")] = None
     template: Annotated[None, _later("templates")] = None
     render: Annotated[None, _later("rendering")] = None
     mailMerge: Annotated[None, _later("mail merge")] = None
     listId: Annotated[None, _later("mail merge")] = None
-    trackOpens: Annotated[None, _later("tracking")] = None
-    trackClicks: Annotated[None, _later("tracking")] = None
-    trackingEnabled: Annotated[None, _later("tracking")] = None
-    dryRun: Annotated[None, _later("dry run")] = None
+
+    @model_validator(mode="after")
+    def _raw_alone(self) -> SubmitMessage:
+        if self.raw:
+            for name in ("subject", "text", "html", "previewText", "attachments"):
+                if getattr(self, name):
+                    raise ValueError(f'"{name}" can not be given together with "raw"')
+            if self.reference and (self.reference.inline or self.reference.forwardAttachments):
+                name = "inline" if self.reference.inline else "forwardAttachments"
+                raise ValueError(f'"{name}" can not be given together with "raw", whose content stays as it is')
+        return self
 
     @field_validator("subject")
     @classmethod
@@ -396,6 +410,8 @@ class SettingsBody(Input):
     notifyText: Boolean | None = None
     notifyTextSize: Annotated[Number, Field(ge=0, le=1_073_741_824)] | None = None
     inboxNewOnly: Boolean | None = None
+    trackOpens: Boolean | None = None
+    trackClicks: Boolean | None = None
     deliveryAttempts: Annotated[Number, Field(ge=0, le=100)] | None = None
     templateHeader: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None
     templateHtmlHead: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None

@@ -23,8 +23,11 @@ async def submit(
     request: Request,
 ) -> dict[str, Any]:
     """Accepts a mail durably; it is sent by the outbox. The result arrives as messageSent or messageFailed. With an
-    Idempotency-Key the mail is accepted once, however often the request is repeated."""
+    Idempotency-Key the mail is accepted once, however often the request is repeated. With `dryRun` the answer shows
+    the mail, and nothing is sent."""
     fields = {name: value for name, value in body.given().items() if value is not None}
+    if fields.pop("dryRun", False):
+        return await services.submit.preview(account, fields)
     return await services.submit.accept(account, fields, structured=query.useStructuredFormat, key=_key(request))
 
 

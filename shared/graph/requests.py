@@ -192,6 +192,19 @@ def with_subject(client: GraphServiceClient, mailbox: MailboxPath, subject: str)
     return mailbox.builder(client).messages.to_get_request_information(_configured(query))
 
 
+def in_thread(client: GraphServiceClient, mailbox: MailboxPath, thread: str) -> RequestInformation:
+    """The messages of one conversation, 100 a page, in no promised order."""
+    from msgraph.generated.users.item.messages.messages_request_builder import (
+        MessagesRequestBuilder as Builder,
+    )
+
+    quoted = thread.replace("'", "''")
+    query = Builder.MessagesRequestBuilderGetQueryParameters(
+        select=["id", "receivedDateTime", "isDraft"], filter=f"conversationId eq '{quoted}'", top=100
+    )
+    return mailbox.builder(client).messages.to_get_request_information(_configured(query))
+
+
 def received_since(client: GraphServiceClient, mailbox: MailboxPath, since: datetime) -> RequestInformation:
     """Ids of the messages received since then, newest first, 100 a page."""
     from msgraph.generated.users.item.messages.messages_request_builder import (

@@ -24,7 +24,7 @@ SHARED_SCOPES = ["User.ReadBasic.All", "Mail.ReadWrite.Shared", "Mail.Send.Share
 SETTING_KEYS = (
     "serviceUrl notificationBaseUrl serviceSecret serviceSecretOld webhooksEnabled webhooks webhookEvents "
     "webhooksCustomHeaders notifyHeaders notifyText notifyTextSize inboxNewOnly deliveryAttempts templateHeader "
-    "templateHtmlHead pageBrandName"
+    "templateHtmlHead pageBrandName trackOpens trackClicks"
 ).split()
 ENVELOPE_KEYS = {"statusCode", "error", "message"}
 NOT_FOUND = {"statusCode": 404, "error": "Not Found", "message": "Requested page not found"}
