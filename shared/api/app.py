@@ -27,6 +27,7 @@ from shared.api import (
     submit_routes,
     token_routes,
     tracking_routes,
+    upload_routes,
     webhook_routes,
 )
 from shared.api.route import PAGE_NOT_FOUND
@@ -55,7 +56,7 @@ def create_app(services: Services) -> FastAPI:
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, blocklist_routes, tracking_routes,
-        change_routes, mailbox_routes, draft_routes,
+        change_routes, mailbox_routes, draft_routes, upload_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])
