@@ -53,10 +53,10 @@ class FolderChanges:
         """
         _, reach = await self._accounts.usable(account)
         wanted = _checked("path", path)
-        place = await self._mailboxes.resolve(account, reach, wanted)
+        place = (await self._mailboxes.tree(account, reach)).place(wanted)
         if place is not None:
             return _shown(place, created=False)
-        parent = await self._parent(account, "Create", wanted)
+        parent = await self._parent(account, reach, "Create", wanted)
         name = unescaped(wanted.rpartition("/")[2])
         try:
             made = await self._call(reach, lambda c: edits.create_folder(c, reach.mailbox, parent, name), again=False)
@@ -74,13 +74,12 @@ class FolderChanges:
                 return _shown(place, created=False)
         raise refused("Create", failure, NO_PARENT)
 
-    async def _parent(self, account: str, what: str, path: str) -> str:
+    async def _parent(self, account: str, reach: Reach, what: str, path: str) -> str:
         """The id of the folder above this path."""
         above = path.rpartition("/")[0]
         if not above:
             return ROOT
-        tree = await self._mailboxes.stored(account)
-        place = tree.place(above) if tree else None
+        place = await self._mailboxes.resolve(account, reach, above)
         if place is None:
             raise failed(what, 404, "NotFound", NO_PARENT)
         return place.id
@@ -99,10 +98,10 @@ class FolderChanges:
         if new_path is None:
             return {"path": place.path, "renamed": False}
         wanted = _checked("newPath", new_path)
-        taken = await self._mailboxes.resolve(account, reach, wanted)
-        parent, name = await self._parent(account, "Rename", wanted), unescaped(wanted.rpartition("/")[2])
+        parent, name = await self._parent(account, reach, "Rename", wanted), unescaped(wanted.rpartition("/")[2])
+        tree = await self._mailboxes.tree(account, reach)
+        taken = tree.place(wanted)
         if taken is None or taken.id != place.id:
-            tree = await self._mailboxes.stored(account) or Tree()
             _check_target(tree, place.id, parent, taken)
             await self._relocate(account, reach, tree, place.id, parent, name)
         tree = await self._updated(account, reach, lambda t: _put(t, place.id, name, parent))

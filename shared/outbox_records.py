@@ -136,6 +136,8 @@ class OutboxRecords:
             value["reference"] = sending.reference
         if sending.draft:
             value["draft"] = sending.draft
+        if sending.reference:
+            value["reference"] = sending.reference
         if sending.parts:
             value["parts"] = [part.listed() for part in sending.parts]
         if len(body) > INLINE_LIMIT or sending.parts:

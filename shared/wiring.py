@@ -14,6 +14,7 @@ from shared.access import Access
 from shared.account_logs import AccountLogs
 from shared.accounts import Accounts, Record
 from shared.app_verification import AppVerification
+from shared.attaching import Attaching
 from shared.attachments import References
 from shared.batches import Batches
 from shared.blocklists import Blocklists
@@ -77,6 +78,7 @@ from shared.tokens import AccessTokens
 from shared.tracking import Tracking
 from shared.undelivered import Undelivered
 from shared.unsubscribing import Unsubscribing
+from shared.upload import UploadedMail
 from shared.vault import Vault
 from shared.webhook_address import Addresses
 from shared.webhook_attempt import DELIVERED as ARRIVED
@@ -217,6 +219,7 @@ class Hands:
     folder_changes: FolderChanges
     bulk: Bulk
     draft_submit: DraftSubmit
+    uploaded_mail: UploadedMail
 
 
 @dataclass
@@ -410,6 +413,15 @@ def _hands(on: Ground, ears: Ears, post: Post) -> Hands:
         bulk=Bulk(on.accounts, on.access, ears.mailboxes, batches),
         draft_submit=DraftSubmit(
             on.accounts, on.access, post.outbox, post.idempotency, on.lanes, on.service_settings, on.clock
+        ),
+        uploaded_mail=UploadedMail(
+            on.accounts,
+            on.access,
+            ears.mailboxes,
+            References(on.accounts, on.access),
+            post.originals,
+            Attaching(on.access, on.clock, asyncio.sleep),
+            asyncio.sleep,
         ),
     )
 

@@ -32,6 +32,7 @@ from shared.api import (
     token_routes,
     tracking_routes,
     upkeep_routes,
+    upload_routes,
     webhook_routes,
     webhook_routing_routes,
 )
@@ -62,7 +63,7 @@ def create_app(services: Services) -> FastAPI:
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, reading_routes, blocklist_routes,
         tracking_routes, around_routes, upkeep_routes, webhook_routing_routes, diagnostics_routes,
-        document_routes, change_routes, mailbox_routes, draft_routes,
+        document_routes, change_routes, mailbox_routes, draft_routes, upload_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

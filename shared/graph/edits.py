@@ -70,11 +70,11 @@ def move(client: GraphServiceClient, mailbox: MailboxPath, message_id: str, fold
     return _json(builder, "POST", {"destinationId": folder_id})
 
 
-def create(
-    client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, message: Mapping[str, Any]
-) -> RequestInformation:
-    """A message in a folder; a draft unless its MAPI flags say otherwise (emailengine.md 13)."""
-    return _json(mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages, "POST", message)
+def create(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, message: bytes) -> RequestInformation:
+    """A message in a folder, from its JSON; a draft unless its MAPI flags say otherwise (emailengine.md 13)."""
+    request = _json(mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages, "POST", {})
+    request.set_stream_content(message, "application/json")
+    return request
 
 
 def create_mime(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, mime: bytes) -> RequestInformation:
