@@ -91,6 +91,7 @@ def read(raw: str) -> RawMail:
         at = end
     if not fields:
         raise InvalidInput.field("raw", '"raw" must be a whole mail in base64: header fields, a blank line, the body')
+    check_size(at, "raw")
     rest = content[at:]
     return RawMail(tuple(fields), rest if rest.startswith(b"\r\n") else b"\r\n" + rest)
 
