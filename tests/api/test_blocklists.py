@@ -10,8 +10,8 @@ import pytest_asyncio
 from local.services import Azurite
 from shared.unsubscribing import list_headers
 from tests.api.test_tracking import visit
-from tests.support.sending import Json, Mailroom, keys_of, open_mailroom
 from tests.support.post import Died, dying
+from tests.support.sending import Json, Mailroom, keys_of, open_mailroom
 
 BASE = "https://mail.contoso.example"
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

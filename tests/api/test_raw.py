@@ -184,6 +184,29 @@ async def test_what_can_not_be_sent_is_refused_by_name(room: Mailroom, fields: J
     assert (await room.call("GET", "/v1/outbox"))[1]["total"] == before
 
 
+async def test_tracking_changes_the_html_of_a_given_mail_and_nothing_else(room: Mailroom) -> None:
+    """Asked for in the mail itself; text, attachments and signed mails keep every byte."""
+    html = "Content-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n"
+    html += '<p>Gr=FC=DFe <a href=3D"https://shop.example/">x</a></p>\r\n'
+    file = "Content-Type: text/html; name=a.html\r\nContent-Disposition: attachment\r\n\r\n"
+    file += "<a href='http://a.example'>\r\n"
+    plain = "Content-Type: text/plain\r\n\r\nhttps://shop.example/\r\n"
+    body = "".join(f"--bb\r\n{part}" for part in (plain, html, file)) + "--bb--\r\n"
+    for kind in ("mixed", "signed"):
+        more = f"X-EE-Tracking-Enabled: true\nMIME-Version: 1.0\nContent-Type: multipart/{kind}; boundary=bb\n"
+        head = whole(more=more)
+        mail = await room.received(room.support, raw=raw(head, b"\r\n" + body.encode()), baseUrl="https://m.example")
+        if kind == "signed":
+            assert mime_of(mail).endswith(body.encode())
+            continue
+        assert plain.encode() in mime_of(mail)
+        assert file.encode() in mime_of(mail)
+        shown = next(part for part in parsed(mail).walk() if part.get_content_type() == "text/html").get_content()
+        assert "Grüße" in shown
+        assert "https://m.example/redirect?" in shown
+        assert "https://m.example/open.gif?" in shown
+
+
 async def test_a_given_mail_does_not_travel_structured(room: Mailroom) -> None:
     """JSON could not carry it as it is: 400 that names `raw`."""
     status, answer = await room.submit(room.support, "?useStructuredFormat=true", raw=raw(whole()))
