@@ -3,6 +3,7 @@ attachments fetched, pictures and tracking put into its HTML."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -65,7 +66,9 @@ class Composer:
         if fields.get("attachments"):
             fields = fields | {"attachments": await self._fetched(record, fields)}
         fields = with_attached_images(fields, fields["from"]["address"].rpartition("@")[2])
-        fields = await self._tracking.tracked(record["account"], fields, message_id)
+        rewrite = await self._tracking.rewriting(record["account"], fields, message_id)
+        if rewrite is not None and fields.get("html"):
+            fields = fields | {"html": rewrite(fields["html"])}
         return Composed(fields, message_id, continued.shown)
 
     async def _fetched(self, record: Record, fields: Fields) -> list[dict[str, Any]]:
@@ -89,7 +92,11 @@ class Composer:
         check_recipients(fields)
         in_mail = mail.text("message-id")
         named = fields.get("messageId") or (in_mail if _MESSAGE_ID.fullmatch(in_mail) and in_mail.isascii() else "")
-        return Composed(fields, self._message_id(fields | {"messageId": named}), continued.shown, mail)
+        message_id = self._message_id(fields | {"messageId": named})
+        rewrite = await self._tracking.rewriting(record["account"], fields, message_id)
+        if rewrite is not None:
+            mail = await asyncio.to_thread(raw_mail.with_html, mail, rewrite)
+        return Composed(fields, message_id, continued.shown, mail)
 
 
 def _beside(continued: Continued, fields: Fields) -> Fields:

@@ -19,6 +19,8 @@ CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _LINE = 78  # where lines are folded
 _LONGEST = 990  # of a line that has no place to fold: 998 with its end (RFC 5322 2.1.1)
 _WORD_BYTES = 45  # of text in one encoded word, which has at most 75 characters (RFC 2047 2)
+# A name stays in one word where a line holds it: readers put a space between two, even where none belongs.
+_NAME_BYTES = 690
 _ATOMS = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\- ]+")
 _DOT_ATOM = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-]+)*")
 _PIECES = re.compile(r"[ \t]*[^ \t]+")
@@ -107,7 +109,7 @@ def _address(one: Mapping[str, str]) -> list[str]:
 def _phrase(name: str) -> list[str]:
     """A display name. One with an @ is encoded: readers of addresses were seen to stumble over it (graph.md 6.3)."""
     if not name.isascii() or "@" in name or "=?" in name or len(name) > _LONGEST // 2:
-        return _encoded_words(name)
+        return _encoded_words(name, _NAME_BYTES)
     return [name] if _ATOMS.fullmatch(name) and "  " not in name else [_quoted(name)]
 
 
@@ -124,14 +126,16 @@ def _unstructured(name: str, text: str, *, is_plain: bool) -> bytes:
     return _folded(name, pieces)
 
 
-def _encoded_words(text: str) -> list[str]:
-    """RFC 2047 words that together stand for the text; none is cut inside a character."""
+def _encoded_words(text: str, most_bytes: int = _WORD_BYTES) -> list[str]:
+    """RFC 2047 words that together stand for the text; none is cut inside a character, nor, where it can be helped,
+    beside a space, which some readers double there."""
     words, start, size = [], 0, 0
     for at, character in enumerate(text):
         width = len(character.encode("utf-8", "replace"))
-        if size + width > _WORD_BYTES:
-            words.append(text[start:at])
-            start, size = at, 0
+        if size + width > most_bytes:
+            cut = next((n for n in range(at, max(start, at - 9), -1) if " " not in text[n - 1 : n + 1]), at)
+            words.append(text[start:cut])
+            start, size = cut, len(text[cut:at].encode("utf-8", "replace"))
         size += width
     words.append(text[start:])
     return [f"=?utf-8?b?{base64.b64encode(word.encode('utf-8', 'replace')).decode()}?=" for word in words]

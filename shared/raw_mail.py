@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.header import decode_header, make_header
 from email.utils import format_datetime
 from typing import Any
 
-from shared import mime
+from shared import mime, raw_parts
 from shared.address_lists import addresses_in
 from shared.clock import iso, parse_time
 from shared.errors import InvalidInput
@@ -77,7 +77,11 @@ class RawMail:
 def read(raw: str) -> RawMail:
     """The mail behind the base64 of a submit, with line ends of CRLF. InvalidInput when it does not begin as a mail
     does."""
-    content = _BARE_FEED.sub(b"\r\n", base64.b64decode(raw)).lstrip(b"\r\n")
+    return parsed(_BARE_FEED.sub(b"\r\n", base64.b64decode(raw)).lstrip(b"\r\n"))
+
+
+def parsed(content: bytes) -> RawMail:
+    """The mail in bytes whose line ends are CRLF. InvalidInput like `read`."""
     fields: list[tuple[str, bytes]] = []
     at = 0
     while at < len(content) and not content.startswith(b"\r\n", at):
@@ -91,6 +95,7 @@ def read(raw: str) -> RawMail:
         at = end
     if not fields:
         raise InvalidInput.field("raw", '"raw" must be a whole mail in base64: header fields, a blank line, the body')
+    check_size(at, "raw")
     rest = content[at:]
     return RawMail(tuple(fields), rest if rest.startswith(b"\r\n") else b"\r\n" + rest)
 
@@ -152,6 +157,11 @@ def _given_addresses(fields: Mapping[str, Any]) -> Iterable[tuple[str, list[dict
 
 def _written(name: str) -> str:
     return "-".join(part.capitalize() for part in name.split("-"))
+
+
+def with_html(mail: RawMail, rewrite: Callable[[str], str]) -> RawMail:
+    """The mail with its HTML rewritten."""
+    return parsed(raw_parts.with_html(mail.whole(), rewrite))
 
 
 def completed(mail: RawMail, *, message_id: str, date: datetime | None, now: datetime, queue_id: str) -> RawMail:

@@ -3,6 +3,7 @@ through this service."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 from typing import Any
 
@@ -26,29 +27,31 @@ class Tracking:
         self._links, self._settings = links, settings
         self._accounts, self._events = accounts, events
 
-    async def tracked(self, account: str, fields: dict[str, Any], message_id: str) -> dict[str, Any]:
-        """The fields with what `trackOpens` and `trackClicks` ask for in their HTML; the settings stand for what is
-        not given. InvalidInput where it was asked for and the service does not know its address."""
-        html = fields.get("html") or ""
-        if not html:
-            return fields
+    async def rewriting(self, account: str, fields: dict[str, Any], message_id: str) -> Callable[[str], str] | None:
+        """What puts into HTML what `trackOpens` and `trackClicks` ask for; None when they ask for nothing. The
+        settings stand for what is not given. InvalidInput where tracking was asked for and the service does not know
+        its address."""
         settings = await self._settings.all()
         both = fields.get("trackingEnabled")
         asked = {name: fields.get(name, both) for name in ("trackOpens", "trackClicks")}
         wanted = {name: settings.get(name) if value is None else value for name, value in asked.items()}
         if not any(wanted.values()):
-            return fields
+            return None
         base = await self._links.base(fields.get("baseUrl"))
         if not base:
             if any(asked.values()):
                 raise InvalidInput.field("baseUrl", NO_BASE)
-            return fields
+            return None
         secret, about = await self._links.secret(), {"acc": account, "msg": message_id}
-        if wanted["trackClicks"]:
-            html = with_links(html, base, about, secret)
-        if wanted["trackOpens"]:
-            html = with_picture(html, link(base, OPEN, {"act": "open"} | about, secret))
-        return fields | {"html": html}
+
+        def rewrite(html: str) -> str:
+            if wanted["trackClicks"]:
+                html = with_links(html, base, about, secret)
+            if wanted["trackOpens"]:
+                html = with_picture(html, link(base, OPEN, {"act": "open"} | about, secret))
+            return html
+
+        return rewrite
 
     async def was_opened(self, data: str, signature: str, caller: dict[str, str]) -> None:
         """Tells trackOpen. Forbidden for a link that is none of ours."""
