@@ -155,6 +155,7 @@ async def sweep(services: Services) -> None:
         ("poison", services.poison.sweep),
         ("idempotency keys", services.idempotency.sweep),
         ("lanes", services.lanes.sweep),
+        ("templates of nobody", lambda: services.templates.sweep(LOST_CONTENTS_AFTER)),
     ]
     for name, work, queue in taken_up:
         if runs.get(queue, True):

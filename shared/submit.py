@@ -22,6 +22,7 @@ from shared.lanes import Lanes
 from shared.mail_parts import Part, check_foreign, divided
 from shared.outbox import Outbox
 from shared.outbox_records import Sending
+from shared.rendering import Rendering
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import queue_id
 from shared.storage.tables import Row
@@ -43,11 +44,12 @@ class Submit:
         clock: Clock,
         send_format: str,
         references: References,
+        rendering: Rendering,
         new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._accounts, self._outbox, self._settings, self._references = accounts, outbox, settings, references
         self._idempotency, self._lanes = idempotency, lanes
-        self._clock, self._send_format, self._new_uuid = clock, send_format, new_uuid
+        self._clock, self._send_format, self._new_uuid, self._rendering = clock, send_format, new_uuid, rendering
 
     async def accept(
         self, account: str, fields: dict[str, Any], *, structured: bool = False, key: str = ""
@@ -58,7 +60,12 @@ class Submit:
         Raises NotFound, InvalidInput, and ApiError for an account that has nothing to send with or a mail that is
         too large. Only attachments by reference cost Graph calls, and raise what `References.resolved` raises.
         """
-        record = await self._accounts.get(account)
+        return await self.accept_for(await self._accounts.get(account), fields, structured=structured, key=key)
+
+    async def accept_for(
+        self, record: Record, fields: dict[str, Any], *, structured: bool = False, key: str = ""
+    ) -> dict[str, Any]:
+        """The same for an account whose record is at hand."""
         mine: list[Sending] = []
 
         async def first(identity: str) -> Row:
@@ -68,7 +75,7 @@ class Submit:
 
         if not key:
             return answer_of(await first(self._identity(fields)))
-        call = KeyedCall(account, record.get("birth", ""), key)
+        call = KeyedCall(record["account"], record.get("birth", ""), key)
         row = await self._idempotency.once(call, lambda: self._identity(fields), first)
         seen: dict[str, Any] = {"key": key, "status": "MISS"}
         if not any(row.value["writer"] == sending.writer for sending in mine):
@@ -89,7 +96,7 @@ class Submit:
         """The mail as it will be stored, and when it is to be sent."""
         if not record.get("oauth2"):
             raise ApiError(404, "SMTP configuration not found", "SMTPUnavailable")
-        completed = self._completed(record, fields)
+        completed = self._completed(record, await self._rendering.rendered(record, fields))
         if fields.get("attachments"):
             completed["attachments"] = await self._references.resolved(record["account"], fields["attachments"])
         now, send_at = self._clock(), self._send_at(fields)

@@ -26,6 +26,7 @@ from shared.graph.client import Graph
 from shared.idempotency import Idempotency
 from shared.lanes import Lanes
 from shared.large_mail import LargeMail
+from shared.mail_merge import MailMerge
 from shared.mailboxes import Mailboxes
 from shared.markers import Markers
 from shared.message_events import MessageEvents
@@ -36,6 +37,7 @@ from shared.outbox import Outbox
 from shared.poison import Poison
 from shared.polling import Polling
 from shared.proof import Proof
+from shared.rendering import Rendering
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
@@ -48,6 +50,7 @@ from shared.storage.tables import Table
 from shared.submit import Submit
 from shared.subscriptions import OF_MAILBOX, Subscriptions
 from shared.sync import Sync
+from shared.templates import Templates
 from shared.token_records import TokenRecords
 from shared.tokens import AccessTokens
 from shared.undelivered import Undelivered
@@ -58,10 +61,11 @@ from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts templates"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
 REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
+OF_ACCOUNT = "markers cursors trees counters templates".split()  # tables with a partition for each account
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -136,6 +140,8 @@ class Post:
     outbox: Outbox
     idempotency: Idempotency
     submit: Submit
+    templates: Templates
+    mail_merge: MailMerge
 
 
 @dataclass
@@ -264,11 +270,16 @@ def _post(on: Ground) -> Post:
         on.tables["outbox"], on.blobs, on.schedule, on.accounts, on.access, on.events, on.lanes, on.clock, large
     )
     idempotency = Idempotency(on.tables["idempotency"], outbox.stored, on.clock)
+    templates = Templates(on.tables["templates"], on.blobs, on.accounts, on.clock)
+    rendering, references = Rendering(templates, on.service_settings), References(on.accounts, on.access)
     submit = Submit(
         on.accounts, outbox, idempotency, on.lanes, on.service_settings, on.clock, on.settings.send_format,
-        References(on.accounts, on.access),
+        references, rendering,
     )  # fmt: skip
-    return Post(large=large, outbox=outbox, idempotency=idempotency, submit=submit)
+    merge = MailMerge(on.accounts, submit, rendering, references, on.tables["idempotency"], on.clock)
+    return Post(
+        large=large, outbox=outbox, idempotency=idempotency, submit=submit, templates=templates, mail_merge=merge
+    )
 
 
 def _delivery(on: Ground) -> Delivery:
@@ -286,7 +297,7 @@ def _office(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> Office:
     poison = Poison(on.tables["poison"], on.queues, on.clock, QUEUES)
     deletion = Deletion(
         on.accounts, on.credentials, on.events, on.clock, _clean_up(on, ears, post, delivery), on.tables["events"],
-        on.tables["credentials"], [on.tables[name] for name in ("markers", "cursors", "trees", "counters")],
+        on.tables["credentials"], [on.tables[name] for name in OF_ACCOUNT],
         on.tokens, poison,
     )  # fmt: skip
     onboarding = Onboarding(on.accounts, on.apps, on.credentials, on.events, on.clock, deletion)
@@ -312,6 +323,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.subscriptions.remove(record)
         await post.outbox.drop_account(account, birth)
         await post.idempotency.forget(account, birth)
+        await post.templates.drop_account(account, birth)
         await on.tokens.delete_of_account(account)
         await ears.changes.forget(account)
         await ears.polling.forget(account)

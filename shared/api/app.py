@@ -21,6 +21,7 @@ from shared.api import (
     sealing_routes,
     settings_routes,
     submit_routes,
+    template_routes,
     token_routes,
     webhook_routes,
 )
@@ -49,7 +50,7 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
-        token_routes, queue_routes, sealing_routes, webhook_routes,
+        token_routes, queue_routes, sealing_routes, webhook_routes, template_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

@@ -10,6 +10,7 @@ from fastapi import Depends, Request, Response
 from fastapi.routing import APIRoute
 
 from shared.errors import InvalidInput, NotFound
+from shared.templates import belongs_to
 from shared.tokens import Caller, Grant, Operation
 from shared.wiring import Services
 
@@ -69,9 +70,20 @@ async def authorize(request: Request, group: str, action: str) -> None:
         account = request.query_params.get("account")
     else:
         account = unquote(account) if account is not None else None
+    account = account or _owner_of_template(request, grant)
     caller = Caller(_address(request), request.headers.get("referer", ""))
     grant.check(Operation(group, action, account), caller)
     request.state.grant = grant
+
+
+def _owner_of_template(request: Request, grant: Grant) -> str | None:
+    """The account a bound token may name without saying so: of a template by its id, of a new one its own."""
+    if grant.account is None:
+        return None
+    template = request.path_params.get("template")
+    if template is None:
+        return grant.account if request.url.path == "/v1/templates/template" else None
+    return grant.account if belongs_to(unquote(template), grant.account) else None
 
 
 def _presented(request: Request) -> str | None:

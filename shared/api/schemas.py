@@ -28,6 +28,7 @@ from shared.api.fields import (
     Text256,
     Url,
 )
+from shared.api.template_schemas import MergeRules
 from shared.events import EVENT_TYPES
 from shared.oauth_apps import SHARED_AUTHORITIES
 
@@ -334,7 +335,7 @@ class SubmitQuery(Input):
     documentStore: Boolean = False
 
 
-class SubmitMessage(Input):
+class SubmitMessage(MergeRules):
     """POST /v1/account/{account}/submit (14.1)."""
 
     from_: Annotated[Address | None, Field(alias="from")] = None
@@ -365,10 +366,6 @@ class SubmitMessage(Input):
     # Named in the contract, refused by name until they work.
     raw: Annotated[None, _later("raw MIME")] = None
     reference: Annotated[None, _later("replies and forwards")] = None
-    template: Annotated[None, _later("templates")] = None
-    render: Annotated[None, _later("rendering")] = None
-    mailMerge: Annotated[None, _later("mail merge")] = None
-    listId: Annotated[None, _later("mail merge")] = None
     trackOpens: Annotated[None, _later("tracking")] = None
     trackClicks: Annotated[None, _later("tracking")] = None
     trackingEnabled: Annotated[None, _later("tracking")] = None

@@ -25,7 +25,8 @@ async def submit(
     """Accepts a mail durably; it is sent by the outbox. The result arrives as messageSent or messageFailed. With an
     Idempotency-Key the mail is accepted once, however often the request is repeated."""
     fields = {name: value for name, value in body.given().items() if value is not None}
-    return await services.submit.accept(account, fields, structured=query.useStructuredFormat, key=_key(request))
+    accepts = services.mail_merge.accept if "mailMerge" in fields else services.submit.accept
+    return await accepts(account, fields, structured=query.useStructuredFormat, key=_key(request))
 
 
 def _key(request: Request) -> str:
