@@ -44,6 +44,8 @@ async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
         await services.deletion.resume(account)
     elif do == "purge":
         await services.deletion.purge(account, attempt)
+    elif do == "export":
+        await services.export_steps.step(job)
     elif do == "reseal":
         await services.resealing.step(job)
     else:
@@ -143,6 +145,7 @@ async def sweep(services: Services) -> None:
         ("accounts", services.access.take_up, "mailboxes"),
         ("turns", services.sync.take_up, "mailboxes"),
         ("resealing", services.resealing.take_up, ""),
+        ("exports", services.exports.take_up, "mailboxes"),
     ]
     removed = [
         ("orphaned subscriptions", services.orphans.sweep),
@@ -155,6 +158,7 @@ async def sweep(services: Services) -> None:
         ("poison", services.poison.sweep),
         ("idempotency keys", services.idempotency.sweep),
         ("lanes", services.lanes.sweep),
+        ("exports", services.exports.sweep),
         ("templates of nobody", lambda: services.templates.sweep(LOST_CONTENTS_AFTER)),
     ]
     for name, work, queue in taken_up:

@@ -178,13 +178,22 @@ class _Run:
             more = await self._offered(lists, to, named["messageId"])
         headers = more.pop("headers", {})
         context = await self._merge._rendering.context(self._record, entry.get("params"), **more)
-        fields = await asyncio.to_thread(self._kit.filled, context, self._budget)
+        fields = await asyncio.to_thread(self._filled, context)
         fields |= named | {"to": [to]} | ({"headers": (fields.get("headers") or {}) | headers} if headers else {})
         # A key of a caller has no line break, since it came in a header.
         key = f"{self._key}\n{number}" if self._key else ""
         answer = await self._merge._submit.accept_for(self._record, fields, structured=self._structured, key=key)
         told = {name: answer[name] for name in ("messageId", "queueId", "sendAt", "reference") if name in answer}
         return {"success": True, "to": to} | told
+
+    def _filled(self, context: Json) -> Json:
+        """The texts for one recipient, within his share of what the whole call may take."""
+        budget = self._budget.share()
+        given = Budget(budget.steps, budget.characters)
+        try:
+            return self._kit.filled(context, budget)
+        finally:
+            self._budget.spend(given, budget)
 
     async def _offered(self, lists: Lists, to: Json, message_id: str) -> Json:
         """The way off the list: headers, and what a template can name."""

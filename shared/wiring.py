@@ -21,6 +21,8 @@ from shared.deletion import Deletion
 from shared.endpoints import Endpoints
 from shared.event_counters import EventCounters
 from shared.events import Events
+from shared.export_steps import ExportSteps
+from shared.exports import Exports
 from shared.gate import Gate
 from shared.graph.client import Graph
 from shared.idempotency import Idempotency
@@ -61,11 +63,11 @@ from shared.webhooks import Webhooks
 
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
-    "cursors markers poison endpoints undelivered idempotency lanes drafts templates"
+    "cursors markers poison endpoints undelivered idempotency lanes drafts templates exports"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
 REBUILT = frozenset("counters trees cursors markers pending schedule endpoints undelivered lanes".split())
-OF_ACCOUNT = "markers cursors trees counters templates".split()  # tables with a partition for each account
+OF_ACCOUNT = "markers cursors trees counters templates exports".split()  # tables with a partition for each account
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -130,6 +132,8 @@ class Ears:
     proof: Proof
     sync: Sync
     orphans: Orphans
+    exports: Exports
+    export_steps: ExportSteps
 
 
 @dataclass
@@ -253,7 +257,10 @@ def _ears(on: Ground) -> Ears:
     changes = Changes(on.accounts, on.access, on.events, texts, markers, on.queues, on.clock, canary.is_one)
     polling = Polling(on.accounts, on.access, mailboxes, changes, on.tables["cursors"], on.clock)
     proof = Proof(on.accounts, subscriptions, canary, on.clock)
+    exports = Exports(on.tables["exports"], on.blobs, on.accounts, on.service_settings, on.clock)
     return Ears(
+        exports=exports,
+        export_steps=ExportSteps(exports, on.blobs, on.accounts, on.access, mailboxes, on.events, on.clock),
         mailboxes=mailboxes,
         subscriptions=subscriptions,
         changes=changes,
@@ -324,6 +331,7 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await post.outbox.drop_account(account, birth)
         await post.idempotency.forget(account, birth)
         await post.templates.drop_account(account, birth)
+        await ears.exports.drop_account(account, birth)
         await on.tokens.delete_of_account(account)
         await ears.changes.forget(account)
         await ears.polling.forget(account)

@@ -15,6 +15,7 @@ from shared import __version__
 from shared.api import (
     account_routes,
     authentication_routes,
+    export_routes,
     oauth2_routes,
     outbox_routes,
     queue_routes,
@@ -51,6 +52,7 @@ def create_app(services: Services) -> FastAPI:
     for routes in (
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, template_routes,
+        export_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])
