@@ -46,6 +46,8 @@ async def mailbox_job(services: Services, job: dict[str, Any]) -> None:
         await services.deletion.resume(account)
     elif do == "purge":
         await services.deletion.purge(account, attempt)
+    elif do == "export":
+        await services.export_steps.step(job)
     elif do == "reseal":
         await services.resealing.step(job)
     else:
@@ -145,6 +147,7 @@ async def sweep(services: Services) -> None:
         ("accounts", services.access.take_up, "mailboxes"),
         ("turns", services.sync.take_up, "mailboxes"),
         ("resealing", services.resealing.take_up, ""),
+        ("exports", services.exports.take_up, "mailboxes"),
     ]
     removed = [
         ("orphaned subscriptions", services.orphans.sweep),
@@ -162,6 +165,8 @@ async def sweep(services: Services) -> None:
         ("statistics", services.service_counters.sweep),
         ("log lines", lambda: services.account_logs.sweep(services.accounts.known)),
         ("told changes", services.change_feed.sweep),
+        ("exports", services.exports.sweep),
+        ("templates of nobody", lambda: services.templates.sweep(LOST_CONTENTS_AFTER)),
     ]
     for name, work, queue in taken_up:
         if runs.get(queue, True):

@@ -22,6 +22,7 @@ from shared.lanes import Lanes
 from shared.mail_parts import REQUEST_LIMIT, Part, check_foreign, divided, too_large
 from shared.outbox import Outbox
 from shared.outbox_records import Sending
+from shared.rendering import Rendering
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import queue_id
 from shared.storage.tables import Row
@@ -45,10 +46,11 @@ class Submit:
         clock: Clock,
         send_format: str,
         composer: Composer,
+        rendering: Rendering,
     ) -> None:
         self._accounts, self._outbox, self._settings, self._composer = accounts, outbox, settings, composer
         self._idempotency, self._lanes = idempotency, lanes
-        self._clock, self._send_format = clock, send_format
+        self._clock, self._send_format, self._rendering = clock, send_format, rendering
 
     async def accept(
         self, account: str, fields: dict[str, Any], *, structured: bool = False, key: str = ""
@@ -59,7 +61,12 @@ class Submit:
         Raises NotFound, InvalidInput, and ApiError for an account that has nothing to send with or a mail that is
         too large. Only what a mail refers to costs Graph calls, and raises what `Composer.composed` raises.
         """
-        record = await self._accounts.get(account)
+        return await self.accept_for(await self._accounts.get(account), fields, structured=structured, key=key)
+
+    async def accept_for(
+        self, record: Record, fields: dict[str, Any], *, structured: bool = False, key: str = ""
+    ) -> dict[str, Any]:
+        """The same for an account whose record is at hand."""
         payload = payload_of(fields, structured) if key else ""
         fields = await _beside_loop(opened, fields, _weight(fields))
         mine: list[Sending] = []
@@ -71,7 +78,7 @@ class Submit:
 
         if not key:
             return answer_of(await first(self._identity(fields)))
-        call = KeyedCall(account, record.get("birth", ""), key)
+        call = KeyedCall(record["account"], record.get("birth", ""), key)
         row = await self._idempotency.once(call, lambda: self._identity(fields), first)
         seen: dict[str, Any] = {"key": key, "status": "MISS"}
         if not any(row.value["writer"] == sending.writer for sending in mine):
@@ -82,7 +89,7 @@ class Submit:
         """The mail as it would be sent, and nothing stored or sent (14.7). Raises what `accept` raises."""
         record = await self._accounts.get(account)
         fields = await _beside_loop(opened, fields, _weight(fields))
-        composed = await self._composer.composed(record, fields)
+        composed = await self._composer.composed(record, await self._rendering.rendered(record, fields))
         built = await _beside_loop(
             lambda one: self._mime(one, self._send_at(fields), ""), composed, _weight(composed.fields)
         )
@@ -104,7 +111,7 @@ class Submit:
             raise ApiError(404, "SMTP configuration not found", "SMTPUnavailable")
         if structured and "mail" in fields:
             raise InvalidInput.field("raw", '"raw" travels as MIME: it can not be sent with useStructuredFormat')
-        composed = await self._composer.composed(record, fields)
+        composed = await self._composer.composed(record, await self._rendering.rendered(record, fields))
         send_at = self._send_at(fields)
         sending = await _beside_loop(
             lambda one: self._sending(record, one, identity, send_at, structured), composed, _weight(composed.fields)

@@ -40,6 +40,14 @@ class Unsubscribing:
         blob = {"act": "unsub", "acc": account, "list": list_id.lower(), "rcpt": recipient, "msg": message_id}
         return link(base, PATH, blob, await self._links.secret())
 
+    async def base(self, given: str | None) -> str:
+        """Where links lead: the caller's base, or the service's address; "" when it has none."""
+        return await self._links.base(given)
+
+    async def contains(self, list_id: str, recipient: str) -> bool:
+        """Whether this recipient has left the list."""
+        return await self._blocklists.contains(list_id, recipient)
+
     async def asked(self, data: str, signature: str) -> dict[str, str]:
         """Which address is to leave which list: `{list, rcpt, acc, msg}`. Forbidden for a link that is none of ours."""
         blob = await self._links.opened("unsub", data, signature)

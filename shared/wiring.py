@@ -32,6 +32,8 @@ from shared.endpoints import Endpoints
 from shared.event_contents import EventContents
 from shared.event_counters import EventCounters
 from shared.events import Events
+from shared.export_steps import ExportSteps
+from shared.exports import Exports
 from shared.flushing import Flushing
 from shared.folder_changes import FolderChanges
 from shared.gate import Gate
@@ -40,6 +42,7 @@ from shared.idempotency import Idempotency
 from shared.lanes import Lanes
 from shared.large_mail import LargeMail
 from shared.listing import Listing
+from shared.mail_merge import MailMerge
 from shared.mailbox_events import MailboxEvents
 from shared.mailbox_list import MailboxList
 from shared.mailboxes import Mailboxes
@@ -57,6 +60,7 @@ from shared.polling import Polling
 from shared.proof import Proof
 from shared.reading import Reading
 from shared.references import Originals
+from shared.rendering import Rendering
 from shared.resealing import Resealing
 from shared.schedule import Schedule
 from shared.sealed import Resealer
@@ -72,6 +76,7 @@ from shared.storage.tables import Table
 from shared.submit import Submit
 from shared.subscriptions import OF_MAILBOX, Subscriptions
 from shared.sync import Sync
+from shared.templates import Templates
 from shared.token_records import TokenRecords
 from shared.token_use import TokenUse
 from shared.tokens import AccessTokens
@@ -89,14 +94,17 @@ from shared.webhooks import Webhooks
 TABLES = (
     "accounts links credentials oauth2apps tokens settings pending nonces schedule outbox events counters trees "
     "cursors markers poison endpoints undelivered idempotency lanes drafts blocklists tokenuse "
-    "stats accountlogs changefeed"
+    "stats accountlogs changefeed templates exports"
 ).split()
 # Tables whose records are made anew when one is missing or can not be read.
 REBUILT = frozenset(
     "counters trees cursors markers pending schedule endpoints undelivered lanes tokenuse stats accountlogs "
     "changefeed".split()
 )
-OF_ACCOUNTS = ("markers", "cursors", "trees", "counters", "accountlogs")  # with a partition for each account
+# Tables with a partition for each account.
+OF_ACCOUNTS = (
+    "markers cursors trees counters accountlogs templates exports".split()
+)  # with a partition for each account
 QUEUES = ("outbox", "mailboxes", "webhooks", "notifications")
 GraphOf = Callable[[OauthApp], Graph]
 OnRecord = Callable[[Record], Awaitable[None]]
@@ -168,6 +176,8 @@ class Ears:
     proof: Proof
     sync: Sync
     orphans: Orphans
+    exports: Exports
+    export_steps: ExportSteps
 
 
 @dataclass
@@ -183,6 +193,8 @@ class Post:
     tracking: Tracking
     blocklists: Blocklists
     unsubscribing: Unsubscribing
+    templates: Templates
+    mail_merge: MailMerge
 
 
 @dataclass
@@ -353,7 +365,10 @@ def _ears(on: Ground) -> Ears:
     folders = MailboxEvents(on.tables["trees"], on.events)
     polling = Polling(on.accounts, on.access, mailboxes, folders, changes, on.tables["cursors"], on.clock)
     proof = Proof(on.accounts, subscriptions, canary, on.clock)
+    exports = Exports(on.tables["exports"], on.blobs, on.accounts, on.service_settings, on.clock)
     return Ears(
+        exports=exports,
+        export_steps=ExportSteps(exports, on.blobs, on.accounts, on.access, mailboxes, on.events, on.clock),
         mailboxes=mailboxes,
         mailbox_list=MailboxList(on.accounts, mailboxes),
         listing=Listing(on.accounts, on.access, mailboxes),
@@ -376,14 +391,17 @@ def _post(on: Ground) -> Post:
     links, originals = SignedLinks(on.service_settings), Originals(on.accounts, on.access, on.service_settings)
     tracking = Tracking(links, on.service_settings, on.accounts, on.events)
     blocklists = Blocklists(on.tables["blocklists"], on.clock)
+    unsubscribing = Unsubscribing(links, blocklists, on.accounts, on.events)
+    templates = Templates(on.tables["templates"], on.blobs, on.accounts, on.clock)
+    rendering, references = Rendering(templates, on.service_settings), References(on.accounts, on.access)
     submit = Submit(
         on.accounts, outbox, idempotency, on.lanes, on.service_settings, on.clock, on.settings.send_format,
-        Composer(References(on.accounts, on.access), originals, tracking),
+        Composer(references, originals, tracking), rendering,
     )  # fmt: skip
+    merge = MailMerge(on.accounts, submit, rendering, references, on.tables["idempotency"], on.clock, unsubscribing)
     return Post(
         large=large, outbox=outbox, idempotency=idempotency, submit=submit, originals=originals, links=links,
-        tracking=tracking, blocklists=blocklists,
-        unsubscribing=Unsubscribing(links, blocklists, on.accounts, on.events),
+        tracking=tracking, blocklists=blocklists, unsubscribing=unsubscribing, templates=templates, mail_merge=merge,
     )  # fmt: skip
 
 
@@ -457,6 +475,8 @@ def _clean_up(on: Ground, ears: Ears, post: Post, delivery: Delivery) -> OnRecor
         await ears.subscriptions.remove(record)
         await post.outbox.drop_account(account, birth)
         await post.idempotency.forget(account, birth)
+        await post.templates.drop_account(account, birth)
+        await ears.exports.drop_account(account, birth)
         await on.tokens.delete_of_account(account)
         await ears.changes.forget(account)
         await ears.polling.forget(account)

@@ -21,6 +21,7 @@ from shared.api import (
     diagnostics_routes,
     document_routes,
     draft_routes,
+    export_routes,
     mailbox_routes,
     oauth2_routes,
     outbox_routes,
@@ -29,6 +30,7 @@ from shared.api import (
     sealing_routes,
     settings_routes,
     submit_routes,
+    template_routes,
     token_routes,
     tracking_routes,
     upkeep_routes,
@@ -63,7 +65,8 @@ def create_app(services: Services) -> FastAPI:
         account_routes, authentication_routes, oauth2_routes, outbox_routes, settings_routes, submit_routes,
         token_routes, queue_routes, sealing_routes, webhook_routes, reading_routes, blocklist_routes,
         tracking_routes, around_routes, upkeep_routes, webhook_routing_routes, diagnostics_routes,
-        document_routes, change_routes, mailbox_routes, draft_routes, upload_routes,
+        document_routes, change_routes, mailbox_routes, draft_routes, upload_routes, template_routes,
+        export_routes,
     ):  # fmt: skip
         app.include_router(routes.router)
     app.add_api_route("/health", health, methods=["GET"])

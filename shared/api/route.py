@@ -13,6 +13,7 @@ from fastapi.routing import APIRoute
 
 from shared.api.deadline import patience_s, within
 from shared.errors import ApiError, InvalidInput, NotFound
+from shared.templates import belongs_to
 from shared.tokens import Caller, Grant, Operation
 from shared.vault import SealBroken
 from shared.wiring import Services
@@ -83,7 +84,7 @@ async def authorize(request: Request, group: str, action: str) -> None:
     `request.state.allowance` what is left of its rate limit."""
     services: Services = request.app.state.services
     grant = await services.tokens.grant_of(_presented(request))
-    asked = Operation(group, action, _named_account(request))
+    asked = Operation(group, action, _named_account(request) or _owner_of_template(request, grant))
     caller = Caller(caller_address(request), _referrer(request))
     reason = None
     try:
@@ -126,6 +127,16 @@ async def _note_use(request: Request, grant: Grant, asked: Operation, address: s
         entry |= {"action": asked.action, "group": asked.group, "account": asked.account}
         entry |= {"status": "denied" if reason else "allowed", "reason": reason}
         await services.tokens.use.note(grant.token_id, entry)
+
+
+def _owner_of_template(request: Request, grant: Grant) -> str | None:
+    """The account a bound token may name without saying so: of a template by its id, of a new one its own."""
+    if grant.account is None:
+        return None
+    template = request.path_params.get("template")
+    if template is None:
+        return grant.account if request.url.path == "/v1/templates/template" else None
+    return grant.account if belongs_to(unquote(template), grant.account) else None
 
 
 def _presented(request: Request) -> str | None:

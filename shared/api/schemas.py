@@ -30,6 +30,7 @@ from shared.api.fields import (
 )
 from shared.api.reference_schemas import Reference, TimeZone
 from shared.api.settings_schemas import FurtherSettings
+from shared.api.template_schemas import MergeRules
 from shared.api.token_schemas import RateRule
 from shared.events import EVENT_TYPES
 from shared.oauth_apps import SHARED_AUTHORITIES
@@ -337,7 +338,7 @@ class SubmitQuery(Input):
     documentStore: Boolean = False
 
 
-class SubmitMessage(Input):
+class SubmitMessage(MergeRules):
     """POST /v1/account/{account}/submit (14.1)."""
 
     from_: Annotated[Address | None, Field(alias="from")] = None
@@ -373,11 +374,6 @@ class SubmitMessage(Input):
     trackClicks: Boolean | None = None
     trackingEnabled: Boolean | None = None
     dryRun: Boolean = False
-    # Named in the contract, refused by name until they work.
-    template: Annotated[None, _later("templates")] = None
-    render: Annotated[None, _later("rendering")] = None
-    mailMerge: Annotated[None, _later("mail merge")] = None
-    listId: Annotated[None, _later("mail merge")] = None
 
     @model_validator(mode="after")
     def _raw_alone(self) -> SubmitMessage:

@@ -27,8 +27,11 @@ async def submit(
     the mail, and nothing is sent."""
     fields = {name: value for name, value in body.given().items() if value is not None}
     if fields.pop("dryRun", False):
+        if "mailMerge" in fields:
+            raise InvalidInput.field("dryRun", '"dryRun" shows one mail: give one entry as "to" and "render" instead')
         return await services.submit.preview(account, fields)
-    return await services.submit.accept(account, fields, structured=query.useStructuredFormat, key=_key(request))
+    accepts = services.mail_merge.accept if "mailMerge" in fields else services.submit.accept
+    return await accepts(account, fields, structured=query.useStructuredFormat, key=_key(request))
 
 
 def _key(request: Request) -> str:

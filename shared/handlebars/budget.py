@@ -14,6 +14,15 @@ class Budget:
     def __init__(self, steps: int = MOST_STEPS, characters: int = MOST_CHARACTERS) -> None:
         self.steps, self.characters = steps, characters
 
+    def share(self) -> Budget:
+        """A budget for one of many: as large as one may have, and no larger than what is left of this."""
+        return Budget(min(self.steps, MOST_STEPS), min(self.characters, MOST_CHARACTERS))
+
+    def spend(self, given: Budget, left: Budget) -> None:
+        """Takes off what was used of a share: `given` as it was before, `left` as it is now."""
+        self.steps -= given.steps - max(left.steps, 0)
+        self.characters -= given.characters - max(left.characters, 0)
+
     def step(self, number: int = 1) -> None:
         """Uses up steps; TemplateProblem when there are no more."""
         self.steps -= number

@@ -6,7 +6,6 @@ They are JSON, and behave as in JavaScript, for which the templates were written
 from __future__ import annotations
 
 import math
-from decimal import Decimal
 from typing import Any
 
 from shared.handlebars.budget import Budget
@@ -94,6 +93,8 @@ def number_text(number: float) -> str:
     if number == 0:
         return "0"
     if 1e-6 <= abs(number) < 1e21:
+        from decimal import Decimal
+
         return format(Decimal(repr(number)), "f").removesuffix(".0")
     digits, _, exponent = repr(number).partition("e")
     return f"{digits.removesuffix('.0')}e{int(exponent):+d}"
