@@ -324,8 +324,9 @@ async def test_contents_end_with_their_account_or_when_nobody_could_want_them(wo
     for account, number in ((kept, 1), (deleted, 2), (deleted, 3)):
         data = {"id": f"m{number}", "text": {"plain": "x" * (INLINE_BYTES + 1)}}
         await workshop.services.events.emit(account, "messageNew", data, happening=f"new m{number}", about=f"m{number}")
+    events = workshop.services.tables["events"]
     (left,), gone = [
-        {row.value["contents"] for row in await workshop.services.tables["events"].partition(one) if "contents" in row.value}
+        {row.value["contents"] for row in await events.partition(one) if "contents" in row.value}
         for one in (kept, deleted)
     ]
     assert len(gone) == 2
