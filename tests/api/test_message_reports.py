@@ -9,7 +9,10 @@ import pytest
 
 from shared.event_contents import INLINE_BYTES
 from shared.events import before, delivery_job
+from tests.support.application import Application
+from tests.support.desk import Desk
 from tests.support.receiver import Receiver
+from tests.support.tenant import Tenant
 from tests.support.workshop import ANN, RITA, SUPPORT, Workshop
 from tests.unit.test_calendar_events import INVITE
 from tests.unit.test_reports import ARF, POSTFIX, dsn, free
@@ -356,3 +359,32 @@ async def test_meetings_are_told_when_asked_for(workshop: Workshop) -> None:
     assert (event["eventId"], event["method"], event["filename"]) == ("abc-1@contoso.example", "REQUEST", "meeting.ics")
     assert event["attachment"] == data["attachments"][0]["id"]
     assert base64.b64decode(event["content"]) == INVITE.encode()
+
+
+# -- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bounce_reaches_the_receiver_behind_its_message_new(
+    app: Application, tenant: Tenant, receiver: Receiver
+) -> None:
+    """The whole way through the running app: submit, refusal, report, two webhooks in order."""
+    await tenant.reset()
+    desk = Desk(app, tenant)
+    await desk.hear(receiver.url, notifyAttachments=True, notifyText=None, notifyHeaders=None, inboxNewOnly=None)
+    try:
+        account = await desk.own()
+        accepted = await desk.accepted(account, to=[{"address": GHOST}], subject="To nobody", text="x")
+        bounce = await receiver.wait_for(lambda one: one.json["event"] == "messageBounce", 120)
+        assert bounce.json["account"] == account
+        assert bounce.json["data"]["queueId"] == accepted["queueId"]
+        assert (bounce.json["data"]["recipient"], bounce.json["data"]["action"]) == (GHOST, "failed")
+        report = bounce.json["data"]["bounceMessage"]
+        events = [one.json["event"] for one in receiver.requests if report in one.body.decode()]
+        assert events == ["messageNew", "messageBounce"]
+        (new,) = [one.json["data"] for one in receiver.requests if one.json["data"].get("id") == report]
+        (returned,) = new["attachments"]
+        assert returned["contentType"] == "message/rfc822"
+        assert accepted["messageId"].encode() in base64.b64decode(returned["content"])
+    finally:
+        await desk.settings(webhooksEnabled=False, notifyAttachments=None)
+        await desk.close()
