@@ -361,6 +361,35 @@ async def test_meetings_are_told_when_asked_for(workshop: Workshop) -> None:
     assert base64.b64decode(event["content"]) == INVITE.encode()
 
 
+async def test_a_meeting_is_found_in_the_source_where_exchange_lists_no_attachment(workshop: Workshop) -> None:
+    """As with invitations, whose calendar part is a property of the message there."""
+    account = await workshop.own()
+    await settings(workshop, notifyCalendarEvents=True)
+    head = "From: ann@x.example\r\nSubject: Meeting\r\nContent-Type: text/calendar; method=REQUEST\r\n\r\n"
+    invited = workshop.deliver(ANN, raw=(head + INVITE).encode())
+    held = workshop.message(ANN, invited)
+    held.attachments.clear()
+    held.properties["hasAttachments"] = False
+    await workshop.settle()
+    data = (await new_event(workshop, account, invited))["data"]
+    (event,) = data["calendarEvents"]
+    assert (event["eventId"], event["summary"]) == ("abc-1@contoso.example", "Planung, zweiter Teil")
+    assert "attachment" not in event
+    assert sources(workshop, invited) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("notifyAttachments", "perhaps"), ("notifyAttachmentSize", -1), ("notifyAttachmentSize", "many"),
+     ("notifyCalendarEvents", []), ("notifyAttachmentSize", 10**30)],
+)  # fmt: skip
+async def test_wrong_values_of_these_settings_are_refused_by_name(workshop: Workshop, key: str, value: Any) -> None:
+    """Nothing is written."""
+    status, body = await workshop.call("POST", "/v1/settings", {key: value})
+    assert (status, [one["key"] for one in body["fields"]]) == (400, [key])
+    assert (await workshop.call("GET", f"/v1/settings?{key}=true"))[1] == {key: None}
+
+
 # -- over HTTP -------------------------------------------------------------------------------------------------------
 
 
