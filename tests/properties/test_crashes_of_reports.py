@@ -53,7 +53,7 @@ async def test_a_report_whose_reader_dies_anywhere_is_told_once_and_in_order(sho
         told = [(one["event"], one["data"].get("recipient")) for one in found]
         assert told[0] == ("messageNew", None), where
         assert Counter(told[1:]) == {("messageBounce", f"{n}@x.example"): 1 for n in "ab"}, where
-        assert len(found[0]["data"]["text"]["plain"]) >= LARGE, where
+        assert len(found[0]["data"]["text"]["html"]) >= LARGE, where
     assert len(lives) > 8
     no_failures(shop)
     left = [name async for name in shop.services.blobs.old("events/", shop.clock())]
