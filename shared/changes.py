@@ -256,13 +256,11 @@ class Changes:
         return await self._updated(record, message, marker, walk)
 
     async def _gone(self, record: Record, message_id: str, marker: Marker | None, *, created: bool) -> None:
-        event, path, special_use = "messageMissing", "\\All", "\\All"
-        if not created or marker is not None:
-            event = "messageDeleted"
-            if place := await self._texts.place(record["account"], marker.folder if marker else ""):
-                path, special_use = place[0], place[1] or ""
+        event = "messageMissing" if created and marker is None else "messageDeleted"
+        known = await self._texts.place(record["account"], marker.folder) if marker is not None else None
+        path, special_use = known or ("\\All", "\\All")
         await self._emit(
-            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path=path, special_use=special_use or None
+            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path=path, special_use=special_use
         )
         if marker is not None and marker.folder:
             await self._markers.keep(record["account"], replace(marker, folder="", pending=False))
