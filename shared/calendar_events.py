@@ -15,7 +15,7 @@ LARGEST = 200_000  # bytes of one iCalendar file that is read and handed on
 _LONGEST_VALUE = 20_000
 _PARAMETER = r';[A-Za-z0-9-]{1,60}=(?:"[^"]*+"|[^";:,]*+)(?:,(?:"[^"]*+"|[^";:,]*+))*+'
 _LINE = re.compile(rf"([A-Za-z0-9-]{{1,60}})((?:{_PARAMETER})*+):")
-_WHEN = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?")
+_WHEN = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(Z?))?", re.ASCII)
 Properties = dict[str, tuple[str, str]]  # name -> (parameters, value)
 
 
@@ -59,7 +59,7 @@ def _components(text: str) -> Iterator[tuple[str, Properties]]:
             if stack[-1] == "VEVENT":
                 events.append({})
         elif name == "END":
-            stack = stack[:-1]
+            del stack[-1:]
         elif stack[-1:] == ["VCALENDAR"]:
             calendar.setdefault(name, (head[2], value))
         elif stack[-1:] == ["VEVENT"]:

@@ -270,13 +270,11 @@ class Changes:
             raise GraphFailure(403, failure.code, failure.message) from None
 
     async def _gone(self, record: Record, message_id: str, marker: Marker | None, *, created: bool) -> None:
-        event, path, special_use = "messageMissing", "\\All", "\\All"
-        if not created or marker is not None:
-            event = "messageDeleted"
-            if place := await self._texts.place(record["account"], marker.folder if marker else ""):
-                path, special_use = place[0], place[1] or ""
+        event = "messageMissing" if created and marker is None else "messageDeleted"
+        known = await self._texts.place(record["account"], marker.folder) if marker is not None else None
+        path, special_use = known or ("\\All", "\\All")
         await self._emit(
-            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path=path, special_use=special_use or None
+            record, event, {"id": message_id}, f"{event} {message_id}", LAST, path=path, special_use=special_use
         )
         if marker is not None and marker.folder:
             await self._markers.keep(record["account"], replace(marker, folder="", pending=False))
@@ -293,9 +291,7 @@ class Changes:
         news = await self._texts.new(account, reach, with_flags(message, marker.flags))
         first = await self._emit(record, "messageNew", news.data, f"new {message['id']}", 0, path=news.path)
         for one in news.followups:
-            await self._events.emit(
-                account, one.event, one.data, happening=one.happening, about=message["id"], order=FOLLOWS
-            )
+            await self._emit(record, one.event, one.data, one.happening, FOLLOWS, about=message["id"])
         marker = await self._markers.keep(account, replace(marker, pending=False, left=False))
         await self._updated(record, message, marker, walk)
         return parse_time(message["receivedDateTime"]) if first and message.get("receivedDateTime") else None
@@ -329,12 +325,25 @@ class Changes:
         return await self._emit(record, "messageUpdated", data, happening, marker.changes, path=path)
 
     async def _emit(
-        self, record: Record, event: str, data: dict[str, Any], happening: str, order: int, **place: str | None
+        self,
+        record: Record,
+        event: str,
+        data: dict[str, Any],
+        happening: str,
+        order: int,
+        about: str = "",
+        **place: str | None,
     ) -> bool:
         """Every event about a message goes through here; True when it was not recorded before. `order` is its
-        place among the events of its message."""
+        place among the events of its message, which `about` names where the data does not begin with its id."""
         return await self._events.emit(
-            record["account"], event, data, happening=_named(record, happening), about=data["id"], order=order, **place
+            record["account"],
+            event,
+            data,
+            happening=_named(record, happening),
+            about=about or data["id"],
+            order=order,
+            **place,
         )
 
     async def forget(self, account: str) -> None:

@@ -42,8 +42,9 @@ class EventContents:
         return envelope | {"data": json.loads(raw.decode("utf-8", "surrogatepass"))} if raw else envelope
 
     async def drop(self, row: Row) -> None:
-        """The event has ended: its data goes. What copies for webhook routes share stays for the sweep."""
-        if row.value.get("contents") and not row.value.get("routes") and not row.value.get("route"):
+        """The event was delivered, or never will be: its data goes. Copies of an event for webhook routes share it;
+        it goes by its age then."""
+        if row.value.get("contents") and "route" not in row.value and not row.value.get("routes"):
             await self._blobs.delete(row.value["contents"])
 
     async def forget(self, account: str, now: datetime) -> None:

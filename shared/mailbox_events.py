@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.clock import Clock
 from shared.errors import RecordTooLarge, StorageConflict
 from shared.events import Events
 from shared.mailboxes import KEY as TREE
@@ -25,8 +26,9 @@ log = logging.getLogger("graphpost.mailboxes")
 
 @dataclass
 class Told:
-    """The folders told last: path and special use by id. `number` counts the changes, `due` are the events of the
-    last one while they may be untold: (event, folder id, path, special use). Without `etag` nothing was told yet."""
+    """The folders told last: path and special use by id. `number` counts the changes, from the time of the first look
+    on, so that it never comes again when that was forgotten. `due` are the events of the last change while they may
+    be untold: (event, folder id, path, special use). Without `etag` nothing was told yet."""
 
     folders: dict[str, list[str]] = field(default_factory=dict)
     number: int = 0
@@ -60,8 +62,8 @@ def changes_between(old: dict[str, list[str]], new: dict[str, list[str]]) -> lis
 class MailboxEvents:
     """Tells of folders."""
 
-    def __init__(self, table: Table, events: Events) -> None:
-        self._table, self._events = table, events
+    def __init__(self, table: Table, events: Events, clock: Clock) -> None:
+        self._table, self._events, self._clock = table, events, clock
 
     async def before(self, account: str) -> tuple[Tree | None, Told]:
         """The stored tree and what was told last, to be read before Graph is asked. One transaction."""
@@ -84,7 +86,8 @@ class MailboxEvents:
             due = changes_between(told.folders, folders) if told.etag else []
             if told.etag and not due:
                 return
-            told = await self._keep(account, Told(folders, told.number + 1, due, told.etag))
+            number = told.number + 1 if told.etag else int(self._clock().timestamp())
+            told = await self._keep(account, Told(folders, number, due, told.etag))
             if due:
                 await self._finish(account, told)
         except StorageConflict:

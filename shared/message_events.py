@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,9 +39,11 @@ class MessageEvents:
         mailboxes: Mailboxes,
         markers: Markers,
         settings: ServiceSettings,
+        web_safe: Callable[[str], str] | None = None,
     ) -> None:
+        """`web_safe` makes HTML safe for a page, for the setting `notifyWebSafeHtml`."""
         self._parts, self._reports, self._mailboxes = parts, reports, mailboxes
-        self._markers, self._settings = markers, settings
+        self._markers, self._settings, self._web_safe = markers, settings, web_safe
 
     async def new(self, account: str, reach: Reach, message: dict[str, Any]) -> News:
         """A message that was not reported before."""
@@ -90,16 +93,22 @@ class MessageEvents:
         if shown := {k: v for k, v in headers.items() if k in wanted or "*" in wanted}:
             data["headers"] = shown
         if settings.get("notifyText"):
-            kind, content = text_part(message)
-            limit = settings.get("notifyTextSize")
-            text, has_more = cut(content, LARGEST_TEXT if limit is None else min(limit, LARGEST_TEXT))
-            data["text"] |= {kind: text, "hasMore": has_more}
+            data["text"] |= self._text(message, settings)
         if settings.get("notifyAttachments") and listed:
             limit = settings.get("notifyAttachmentSize")
             data["attachments"] = await self._parts.with_contents(reach, listed, limit)
         if settings.get("notifyCalendarEvents") and report_signs.may_hold_events(message, headers, listed):
             found = await self._calendar_events(reach, message, listed, findings)
             data |= {"calendarEvents": found} if found else {}
+
+    def _text(self, message: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        kind, content = text_part(message)
+        limit = settings.get("notifyTextSize")
+        text, has_more = cut(content, LARGEST_TEXT if limit is None else min(limit, LARGEST_TEXT))
+        if kind == "html" and self._web_safe and settings.get("notifyWebSafeHtml"):
+            # After the cut: safe HTML that is cut is not safe any more.
+            return {kind: self._web_safe(text), "hasMore": has_more, "webSafe": True}
+        return {kind: text, "hasMore": has_more}
 
     async def _calendar_events(
         self, reach: Reach, message: dict[str, Any], listed: list[dict[str, Any]], findings: Findings

@@ -15,7 +15,7 @@ _SERVER_NAMES = re.compile(
 _SERVER_ADDRESSES = re.compile(r"(?:mailer-daemon|postmaster|microsoftexchange[0-9a-f]{32})@", re.IGNORECASE)
 _SUBJECTS = re.compile(
     r"\s*(?:undeliver|delivery (?:status notification|failure|delayed)|mail delivery failed|failure notice|"
-    r"returned mail|non[- ]?deliver|delivered:)",
+    r"returned mail|non[- ]?deliver|delivered:|relayed:|expanded:)",
     re.IGNORECASE,
 )
 _STATUS_PARTS = ("message/delivery-status", "message/global-delivery-status")
@@ -36,7 +36,8 @@ def may_be_delivery_report(message: dict[str, Any], headers: Headers, attachment
     who = address_of(message.get("from")) or address_of(message.get("sender")) or {"name": "", "address": ""}
     if _SERVER_ADDRESSES.match(who["address"]) or _SERVER_NAMES.search(who["name"]):
         return True
-    return "auto-submitted" in headers and _SUBJECTS.match(message.get("subject") or "") is not None
+    is_automatic = "auto-submitted" in headers or who["name"].lower() == "microsoft outlook"
+    return is_automatic and _SUBJECTS.match(message.get("subject") or "") is not None
 
 
 def may_be_complaint(message: dict[str, Any], headers: Headers, attachments: Listed) -> bool:

@@ -362,7 +362,7 @@ def _ears(on: Ground) -> Ears:
         on.accounts, on.access, on.apps, on.service_settings, on.clock, on.settings.key_ring, poll_s
     )
     changes = Changes(on.accounts, on.access, on.events, texts, markers, on.queues, on.clock, canary.is_one)
-    folders = MailboxEvents(on.tables["trees"], on.events)
+    folders = MailboxEvents(on.tables["trees"], on.events, on.clock)
     polling = Polling(on.accounts, on.access, mailboxes, folders, changes, on.tables["cursors"], on.clock)
     proof = Proof(on.accounts, subscriptions, canary, on.clock)
     exports = Exports(on.tables["exports"], on.blobs, on.accounts, on.service_settings, on.clock)

@@ -9,7 +9,10 @@ import pytest
 
 from shared.event_contents import INLINE_BYTES
 from shared.events import before, delivery_job
+from tests.support.application import Application
+from tests.support.desk import Desk
 from tests.support.receiver import Receiver
+from tests.support.tenant import Tenant
 from tests.support.workshop import ANN, RITA, SUPPORT, Workshop
 from tests.unit.test_calendar_events import INVITE
 from tests.unit.test_reports import ARF, POSTFIX, dsn, free
@@ -324,8 +327,9 @@ async def test_contents_end_with_their_account_or_when_nobody_could_want_them(wo
     for account, number in ((kept, 1), (deleted, 2), (deleted, 3)):
         data = {"id": f"m{number}", "text": {"plain": "x" * (INLINE_BYTES + 1)}}
         await workshop.services.events.emit(account, "messageNew", data, happening=f"new m{number}", about=f"m{number}")
+    events = workshop.services.tables["events"]
     (left,), gone = [
-        {row.value["contents"] for row in await workshop.services.tables["events"].partition(one) if "contents" in row.value}
+        {row.value["contents"] for row in await events.partition(one) if "contents" in row.value}
         for one in (kept, deleted)
     ]
     assert len(gone) == 2
@@ -355,3 +359,61 @@ async def test_meetings_are_told_when_asked_for(workshop: Workshop) -> None:
     assert (event["eventId"], event["method"], event["filename"]) == ("abc-1@contoso.example", "REQUEST", "meeting.ics")
     assert event["attachment"] == data["attachments"][0]["id"]
     assert base64.b64decode(event["content"]) == INVITE.encode()
+
+
+async def test_a_meeting_is_found_in_the_source_where_exchange_lists_no_attachment(workshop: Workshop) -> None:
+    """As with invitations, whose calendar part is a property of the message there."""
+    account = await workshop.own()
+    await settings(workshop, notifyCalendarEvents=True)
+    head = "From: ann@x.example\r\nSubject: Meeting\r\nContent-Type: text/calendar; method=REQUEST\r\n\r\n"
+    invited = workshop.deliver(ANN, raw=(head + INVITE).encode())
+    held = workshop.message(ANN, invited)
+    held.attachments.clear()
+    held.properties["hasAttachments"] = False
+    await workshop.settle()
+    data = (await new_event(workshop, account, invited))["data"]
+    (event,) = data["calendarEvents"]
+    assert (event["eventId"], event["summary"]) == ("abc-1@contoso.example", "Planung, zweiter Teil")
+    assert "attachment" not in event
+    assert sources(workshop, invited) == 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("notifyAttachments", "perhaps"), ("notifyAttachmentSize", -1), ("notifyAttachmentSize", "many"),
+     ("notifyCalendarEvents", []), ("notifyAttachmentSize", 10**30)],
+)  # fmt: skip
+async def test_wrong_values_of_these_settings_are_refused_by_name(workshop: Workshop, key: str, value: Any) -> None:
+    """Nothing is written."""
+    status, body = await workshop.call("POST", "/v1/settings", {key: value})
+    assert (status, [one["key"] for one in body["fields"]]) == (400, [key])
+    assert (await workshop.call("GET", f"/v1/settings?{key}=true"))[1] == {key: None}
+
+
+# -- over HTTP -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_bounce_reaches_the_receiver_behind_its_message_new(
+    app: Application, tenant: Tenant, receiver: Receiver
+) -> None:
+    """The whole way through the running app: submit, refusal, report, two webhooks in order."""
+    await tenant.reset()
+    desk = Desk(app, tenant)
+    await desk.hear(receiver.url, notifyAttachments=True, notifyText=None, notifyHeaders=None, inboxNewOnly=None)
+    try:
+        account = await desk.own()
+        accepted = await desk.accepted(account, to=[{"address": GHOST}], subject="To nobody", text="x")
+        bounce = await receiver.wait_for(lambda one: one.json["event"] == "messageBounce", 120)
+        assert bounce.json["account"] == account
+        assert bounce.json["data"]["queueId"] == accepted["queueId"]
+        assert (bounce.json["data"]["recipient"], bounce.json["data"]["action"]) == (GHOST, "failed")
+        report = bounce.json["data"]["bounceMessage"]
+        events = [one.json["event"] for one in receiver.requests if report in one.body.decode()]
+        assert events == ["messageNew", "messageBounce"]
+        (new,) = [one.json["data"] for one in receiver.requests if one.json["data"].get("id") == report]
+        (returned,) = new["attachments"]
+        assert returned["contentType"] == "message/rfc822"
+        assert accepted["messageId"].encode() in base64.b64decode(returned["content"])
+    finally:
+        await desk.settings(webhooksEnabled=False, notifyAttachments=None)
+        await desk.close()

@@ -246,6 +246,11 @@ async def test_unknown_local_recipient_bounces_and_external_mail_is_recorded(off
     assert "ghost@contoso.example" in report["body"]["content"]
     parsed = message_from_bytes(base64.b64decode(report["_raw"]), policy=policy.default)
     assert parsed.get_content_type() == "multipart/report"
+    kinds = [part.get_content_type() for part in parsed.iter_parts()]  # type: ignore[attr-defined]
+    assert kinds == ["multipart/alternative", "message/delivery-status", "message/rfc822"]
+    assert parsed["Auto-Submitted"] == "auto-replied"
+    (returned,) = [one for one in report["attachments"] if one.get("contentType") in (None, "message/rfc822")]
+    assert returned["name"] == "Order 4711"
     (outgoing,) = office.world.mail.dump("external:ada@fabrikam.example", None)
     assert outgoing["subject"] == "Order 4711"
     assert len(office.stored("rita")) == 1

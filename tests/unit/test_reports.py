@@ -225,6 +225,8 @@ def graph_message(address: str = "carl@customer.example", name: str = "Carl", **
         (graph_message(), {}, [], False),
         (graph_message(subject="Undeliverable: Hello"), {}, [], False),
         (graph_message(subject="Undeliverable: Hello"), {"auto-submitted": ["auto-replied"]}, [], True),
+        (graph_message(name="Microsoft Outlook", subject="Undeliverable: Hello"), {}, [], True),
+        (graph_message(name="Microsoft Outlook", subject="Your storage"), {}, [], False),
         (graph_message("MAILER-DAEMON@x.example"), {}, [], True), (graph_message("postmaster@x.example"), {}, [], True),
         (graph_message("MicrosoftExchange329e71ec88ae4615bbc36ab6ce41109e@contoso.example"), {}, [], True),
         (graph_message(name="Mail Delivery Subsystem"), {}, [], True), (graph_message(name="Andreas"), {}, [], False),
