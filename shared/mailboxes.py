@@ -128,18 +128,20 @@ class Tree:
         return next((one for one, role in self.roles.items() if role == special_use), None)
 
     def document(self) -> dict[str, Any]:
-        """The tree as it is stored: parents as positions, since ids are long."""
+        """The tree as it is stored: folders are named once and then by position, since ids are long."""
         place = {folder_id: index for index, folder_id in enumerate(self.folders)}
         rows = [[i, name, place.get(parent, -1)] for i, (name, parent) in self.folders.items()]
         hidden = sorted(place[one] for one in self.hidden if one in place)
-        return {"folders": rows, "roles": self.roles, "link": self.link, "named": self.named, "hidden": hidden}
+        named = [place[one] for one in self.named if one in place]
+        return {"folders": rows, "roles": self.roles, "link": self.link, "named": named, "hidden": hidden}
 
     @classmethod
     def from_document(cls, stored: dict[str, Any]) -> Tree:
         rows = stored["folders"]
         folders = {i: (name, rows[at][0] if at >= 0 else "") for i, name, at in rows}
         hidden = {rows[at][0] for at in stored.get("hidden", ())}
-        return cls(folders, stored["roles"], stored["link"], stored.get("named", []), hidden)
+        named = [one if isinstance(one, str) else rows[one][0] for one in stored.get("named", ())]
+        return cls(folders, stored["roles"], stored["link"], named, hidden)
 
     def copy(self) -> Tree:
         """A tree of its own with the same content."""

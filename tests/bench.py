@@ -9,7 +9,9 @@ from collections.abc import Awaitable, Callable
 
 from local.services import App, Azurite, Service, app_settings, free_port
 from local.services import Tenant as TenantService
-from shared.messages import message_view
+from shared.api.downloads import json_answer
+from shared.listing import attached
+from shared.messages import listed_view
 from shared.notifications import client_state, receive
 from tests.budgets.test_imports import FLOOR, HANDSHAKE, seconds
 from tests.support.application import Application
@@ -55,12 +57,13 @@ def listing() -> None:
         "bodyPreview": "Good morning " * 15,
         "body": {"contentType": "html", "content": "<p>Good morning</p>" * 150},
         "internetMessageId": "<b7c1@mail.contoso.example>",
+        "attachments": [{"id": "AAMk" + "z" * 130, "name": "order.pdf", "contentType": "application/pdf", "size": 9}],
     }
     raw = json.dumps({"value": [one] * 100}).encode()
     spent = []
     for _ in range(50):
         started = time.process_time()
-        json.dumps([message_view(message, []) for message in json.loads(raw)["value"]])
+        json_answer([listed_view(message, attached(message)) for message in json.loads(raw)["value"]])
         spent.append((time.process_time() - started) * 1000)
     show(f"100 messages ({len(raw) // 1024} KiB), CPU", spent)
 

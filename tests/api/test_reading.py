@@ -1,64 +1,14 @@
 """Folders, lists and single messages over the API, from what a mailbox of the tenant really holds."""
 
 import base64
-import itertools
 from collections.abc import AsyncIterator
-from typing import Any
-from urllib.parse import quote
 
 import pytest
 import pytest_asyncio
 
-from tests.support.application import Answer, Application, call
-from tests.support.desk import Desk, Json
+from tests.support.application import Application
+from tests.support.library import LISA, SENDER, Library, ids
 from tests.support.tenant import Tenant
-
-SENDER = {"name": "Carl", "address": "carl@customer.example"}
-LISA = "lisa@contoso.example"
-PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
-_numbers = itertools.count(1)
-
-
-class Library(Desk):
-    """One German mailbox for this file."""
-
-    lisa: str
-
-    async def arrive(self, **mail: Any) -> Json:
-        """A mail for Lisa; where it lies."""
-        subject = mail.pop("subject", f"Mail {next(_numbers)}")
-        (placed,) = await self.tenant.deliver(SENDER, [LISA], subject, **mail)  # type: ignore[arg-type]
-        return placed
-
-    async def read(self, what: str, /, **query: Any) -> Any:
-        """What this account's path answers."""
-        return await self.ok("GET", self.at(what, **query))
-
-    def at(self, what: str, /, **query: Any) -> str:
-        """The address of something of this account."""
-        pairs = "&".join(f"{name}={quote(str(value), safe='')}" for name, value in query.items())
-        return f"/v1/account/{self.lisa}/{what}" + (f"?{pairs}" if pairs else "")
-
-    async def get(self, what: str, /, **query: Any) -> Answer:
-        """The answer, whatever it is."""
-        return await self.app.call("GET", self.at(what, **query))
-
-    async def search(self, search: Json, **query: Any) -> Json:
-        """What a search finds."""
-        return await self.ok("POST", self.at("search", **query), {"search": search})
-
-    async def graph(self, method: str, path: str, body: Any = None) -> Any:
-        """What Lisa's Outlook does."""
-        token = (await self.tenant.token(user=LISA))["access_token"]
-        headers = {"Authorization": f"Bearer {token}", "Prefer": 'IdType="ImmutableId"'}
-        answer = await call(method, f"{self.tenant.url}/v1.0/me{path}", json=body, headers=headers)
-        assert answer.status < 300, answer
-        return answer.body
-
-    async def folder(self, name: str, parent: str = "") -> str:
-        """A folder that Lisa makes; its id."""
-        path = f"/mailFolders/{parent}/childFolders" if parent else "/mailFolders"
-        return (await self.graph("POST", path, {"displayName": name}))["id"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -78,10 +28,6 @@ async def opened(app: Application, tenant: Tenant) -> AsyncIterator[Library]:
 def library(opened: Library) -> Library:
     """The mailbox."""
     return opened
-
-
-def ids(listing: Json) -> list[str]:
-    return [one["id"] for one in listing["messages"]]
 
 
 # -- folders -------------------------------------------------------------------------------------------------------
@@ -174,8 +120,9 @@ async def test_a_localised_inbox_is_found_by_every_name_of_it(library: Library) 
 async def test_a_message_in_a_list_has_the_contracts_fields(library: Library) -> None:
     """All that the list form names, and nothing that is empty."""
     folder = await library.folder("Form")
+    content = base64.b64encode(b"x" * 99).decode()
     files = [
-        {"name": "order.pdf", "content_type": "application/pdf", "content_base64": base64.b64encode(b"x" * 99).decode()},
+        {"name": "order.pdf", "content_type": "application/pdf", "content_base64": content},
         {"name": "p.png", "content_type": "image/png", "content_base64": "eA==", "is_inline": True, "content_id": "p1"},
     ]
     mail = await library.arrive(
