@@ -63,6 +63,7 @@ from shared.token_records import TokenRecords
 from shared.tokens import AccessTokens
 from shared.tracking import Tracking
 from shared.undelivered import Undelivered
+from shared.unfinished import Unfinished
 from shared.unsubscribing import Unsubscribing
 from shared.upload import UploadedMail
 from shared.vault import Vault
@@ -336,6 +337,7 @@ def _hands(on: Ground, ears: Ears, post: Post) -> Hands:
             References(on.accounts, on.access),
             post.originals,
             Attaching(on.access, on.clock, asyncio.sleep),
+            Unfinished(on.tables["drafts"], on.clock),
             asyncio.sleep,
         ),
     )
