@@ -40,5 +40,5 @@ class Unfinished:
         return await self._table.replace(replace(row, value=row.value | {"id": draft_id}))
 
     async def done(self, row: Row) -> None:
-        """It is whole, or gone; one transaction."""
+        """It is whole; one transaction."""
         await self._table.delete(row.partition, row.key)

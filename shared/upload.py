@@ -116,15 +116,13 @@ class UploadedMail:
     async def _in_steps(
         self, account: str, reach: Reach, folder_id: str, mail: _Mail, flags: frozenset[str]
     ) -> dict[str, Any]:
-        """The message with the parts that one request could not carry, noted for as long as it is not whole."""
-        noted = await self._unfinished.begin(account, mail.message_id)
-        try:
-            made = await self._created(reach, folder_id, mail)
-            noted = await self._unfinished.made(noted, made["id"])
-            await self._whole(reach, made["id"], mail.parts, flags)
-        except ApiError:
-            await self._unfinished.done(noted)
-            raise
+        """The message with the parts that one request could not carry. It is noted until it is whole, so that the
+        sweep takes away what is left of a failure."""
+        # By a Message-ID that the caller gave, other drafts could be meant: those are told apart by the id alone.
+        noted = await self._unfinished.begin(account, mail.message_id if mail.is_own_id else f"<{self._new_uuid()}>")
+        made = await self._created(reach, folder_id, mail)
+        noted = await self._unfinished.made(noted, made["id"])
+        await self._whole(reach, made["id"], mail.parts, flags)
         await self._unfinished.done(noted)
         return made
 
