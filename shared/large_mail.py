@@ -325,9 +325,10 @@ class LargeMail:
         return True
 
     async def drafts(self, most: int) -> AsyncIterator[Row]:
-        """The records of drafts, for the sweep."""
+        """The records of drafts, for the sweep; without those of uploads that may be under way."""
         async for row in self._table.scan(limit=most):
-            yield row
+            if row.value.get("until", "") < iso(self._clock()):
+                yield row
 
 
 async def _vanished(draft: _Draft) -> GraphFailure:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from shared import mime_fields, raw_mail, traces
+from shared import raw_mail, traces
 from shared.access import Access
 from shared.accounts import Accounts, Reach, Record
 from shared.attaching import Attaching
@@ -24,6 +24,7 @@ from shared.mail_parts import REQUEST_LIMIT, Part, check_foreign, divided, too_l
 from shared.mailboxes import Mailboxes
 from shared.references import Originals
 from shared.stored_message import DRAFT, FLAGGED, SEEN, checked, lowered, rendered
+from shared.unfinished import Unfinished
 from shared.waiting import Sleep, Waiting, call
 
 # Given beside `raw`, these are worked into it, and it can not stay as it is.
@@ -52,12 +53,13 @@ class UploadedMail:
         references: References,
         originals: Originals,
         attaching: Attaching,
+        unfinished: Unfinished,
         sleep: Sleep,
         new_uuid: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._accounts, self._access, self._mailboxes = accounts, access, mailboxes
         self._references, self._originals, self._attaching = references, originals, attaching
-        self._sleep, self._new_uuid = sleep, new_uuid
+        self._unfinished, self._sleep, self._new_uuid = unfinished, sleep, new_uuid
 
     async def store(self, account: str, fields: dict[str, Any]) -> dict[str, Any]:
         """The contract's answer. One Graph call; more for large attachments and for what is referred to.
@@ -74,7 +76,10 @@ class UploadedMail:
             made, shown = await self._verbatim(reach, place.id, fields["raw"], flags), None
         else:
             mail, shown = await self._mail(record, reach, fields, flags)
-            made = await self._created(reach, place.id, mail, flags)
+            if mail.parts:
+                made = await self._in_steps(account, reach, place.id, mail, flags)
+            else:
+                made = await self._created(reach, place.id, mail)
         answer = {"id": made["id"], "path": place.path, "messageId": made.get("internetMessageId") or ""}
         return answer | ({"reference": shown} if shown else {})
 
@@ -102,13 +107,23 @@ class UploadedMail:
 
     # -- storing -------------------------------------------------------------------------------------------
 
-    async def _created(self, reach: Reach, folder_id: str, mail: _Mail, flags: frozenset[str]) -> dict[str, Any]:
+    async def _created(self, reach: Reach, folder_id: str, mail: _Mail) -> dict[str, Any]:
         try:
-            made = await self._post(reach, lambda c: edits.create(c, reach.mailbox, folder_id, mail.body))
+            return await self._post(reach, lambda c: edits.create(c, reach.mailbox, folder_id, mail.body))
         except GraphFailure as failure:
-            made = await self._found(reach, mail, failure)
-        if mail.parts:
-            await self._whole(reach, made["id"], mail.parts, flags)
+            return await self._found(reach, mail, failure)
+
+    async def _in_steps(
+        self, account: str, reach: Reach, folder_id: str, mail: _Mail, flags: frozenset[str]
+    ) -> dict[str, Any]:
+        """The message with the parts that one request could not carry. It is noted until it is whole, so that the
+        sweep takes away what is left of a failure."""
+        # By a Message-ID that the caller gave, other drafts could be meant: those are told apart by the id alone.
+        noted = await self._unfinished.begin(account, mail.message_id if mail.is_own_id else f"<{self._new_uuid()}>")
+        made = await self._created(reach, folder_id, mail)
+        noted = await self._unfinished.made(noted, made["id"])
+        await self._whole(reach, made["id"], mail.parts, flags)
+        await self._unfinished.done(noted)
         return made
 
     async def _found(self, reach: Reach, mail: _Mail, failure: GraphFailure) -> dict[str, Any]:
@@ -173,6 +188,8 @@ def _with_raw(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields with what the MIME says, where nothing is given beside it."""
     if not fields.get("raw"):
         return fields
+    from shared import mime_fields  # the mail library is loaded for this alone
+
     mail = raw_mail.read(fields["raw"])
     given = {name: value for name, value in fields.items() if name != "raw" and value not in (None, "")}
     given |= {"headers": fields.get("headers") or {}}

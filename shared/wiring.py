@@ -82,6 +82,7 @@ from shared.token_use import TokenUse
 from shared.tokens import AccessTokens
 from shared.tracking import Tracking
 from shared.undelivered import Undelivered
+from shared.unfinished import Unfinished
 from shared.unsubscribing import Unsubscribing
 from shared.upload import UploadedMail
 from shared.vault import Vault
@@ -439,6 +440,7 @@ def _hands(on: Ground, ears: Ears, post: Post) -> Hands:
             References(on.accounts, on.access),
             post.originals,
             Attaching(on.access, on.clock, asyncio.sleep),
+            Unfinished(on.tables["drafts"], on.clock),
             asyncio.sleep,
         ),
     )
