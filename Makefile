@@ -6,6 +6,8 @@
 #   make bench    the numbers of tests/bench
 #   make chaos    breaks everything at random and counts what was lost or doubled (SEEDS="1 2" SUBMITS=1000 ...)
 #   make setup    only install
+#   make package  what is deployed: the app, its packages for Azure's Python, byte code
+#   make smoke    looks whether a deployment works (URL=... TOKEN=...)
 #   make clean    forget everything that was installed or stored here
 
 SHELL := /bin/bash
@@ -19,7 +21,7 @@ PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
 	if $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then echo $$name; break; fi; \
 	done)
 
-.PHONY: run test lint bench chaos setup clean
+.PHONY: run test lint bench chaos setup package smoke clean
 
 run: setup
 	@$(BIN)/python -m local.up $(if $(filter-out 0,$(ONCE)),--once)
@@ -36,6 +38,14 @@ bench: setup
 
 chaos: setup
 	@$(BIN)/python -m tests.chaos
+
+package: $(STAMP)
+	@$(BIN)/python scripts/package.py --zip .local/graphpost.zip
+
+# The token goes through the environment: arguments can be seen by everybody on the machine.
+smoke:
+	@if [ -z "$(URL)" ]; then echo "make smoke URL=https://... [TOKEN=...]" >&2; exit 2; fi
+	@GRAPHPOST_TOKEN="$(TOKEN)" $(PYTHON) scripts/smoke.py "$(URL)"
 
 setup: $(STAMP) $(AZURITE)
 

@@ -52,6 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="leave after the demo, with its status")
     parser.add_argument("--in-memory", action="store_true", help="storage that forgets everything at the end")
     parser.add_argument("--no-demo", action="store_true", help="only start, play nothing")
+    parser.add_argument("--without-app", action="store_true", help="start what the app needs; a debugger starts the app")
     for name, port in DEFAULT_PORTS.items():
         parser.add_argument(f"--{name}-port", type=int, help=f"default {port}, or a free one if taken")
     return parser.parse_args(arguments)
@@ -102,11 +103,13 @@ def start(options: argparse.Namespace, stack: ExitStack) -> tuple[Urls, list[Ser
     tenant = Tenant(ports["tenant"], service_url=f"http://127.0.0.1:{ports['app']}")
     settings = app_settings(storage=storage.connection_string, tenant_url=tenant.url)
     app = App(ports["app"], settings=settings, core_tools=True)
-    labels = {
+    labels: dict[Service, str] = {
         storage: f"storage (Azurite) :{storage.port}",
         tenant: f"Microsoft 365 tenant :{tenant.port}",
         app: f"Graphpost ({app.hosted_by}) :{app.port}",
     }
+    if options.without_app:
+        del labels[app]
     for service, label in labels.items():
         timed(label, partial(stack.enter_context, service))
     return Urls(app.url, tenant.url, ports["receiver"]), list(labels)
@@ -147,7 +150,9 @@ def run(options: argparse.Namespace) -> int:
     """Start, play, stay; the exit status."""
     with ExitStack() as stack:
         urls, services = start(options, stack)
-        status = 0 if options.no_demo else play_demo(urls)
+        if options.without_app:
+            say("ready for the app")
+        status = 0 if options.no_demo or options.without_app else play_demo(urls)
         for service in services:
             service.check()
         if options.once:

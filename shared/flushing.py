@@ -32,8 +32,9 @@ class Flushing:
         """Marks the account and queues the work; NotFound, or 429 while another flush is under way. `fields` may
         hold `notifyFrom` (now without it), `syncFrom` and `imapIndexer`."""
         now = self._clock()
-        wish = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR), "fields": {"notifyFrom": iso(now)}}
-        wish["fields"] |= {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        wish: Record = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR)}
+        wish["fields"] = {"notifyFrom": iso(now)} | given
         # Before the mark, so that what is marked is also done when this process dies.
         await self._accounts.queue_job(account, "flush", SOON_S, flush=wish["id"])
 
@@ -58,7 +59,7 @@ class Flushing:
         for forget in self._forget:
             await forget(account)
         await self._accounts.queue_job(account, "initialise", SOON_S)
-        fields = record["flushing"]["fields"]
+        fields: Record = record["flushing"]["fields"]
 
         def done(current: Record) -> Record:
             if (current.get("flushing") or {}).get("id") != flush:

@@ -149,8 +149,8 @@ def test_azure_names_the_service_url(host: str, url: str) -> None:
     [
         ({"AzureWebJobsStorage__accountName": "acc"}, {"accountName": "acc"}),
         (
-            {"AzureWebJobsStorage__tableServiceUri": "https://t", "AzureWebJobsStorage__clientId": "id"},
-            {"tableServiceUri": "https://t", "clientId": "id"},
+            {f"AzureWebJobsStorage__{kind}ServiceUri": "https://s" for kind in ("blob", "queue", "table")},
+            {f"{kind}ServiceUri": "https://s" for kind in ("blob", "queue", "table")},
         ),
     ],
 )
@@ -210,3 +210,27 @@ def test_wrong_private_webhook_targets_are_named(value: str) -> None:
     """With an example of what is right."""
     (problem,) = problems(WEBHOOK_PRIVATE_TARGETS=value)
     assert problem.startswith("WEBHOOK_PRIVATE_TARGETS must be all, none, or networks such as 10.1.0.0/16")
+
+
+def test_a_reference_that_azure_could_not_follow_is_no_value() -> None:
+    """Each setting may be a Key Vault reference; its bare text is a problem that says what to look at."""
+    reference = "@Microsoft.KeyVault(SecretUri=https://kv-x.vault.azure.net/secrets/key-ring)"
+    found = problems(KEY_RING=reference, OAUTH_APP_CLIENT_ID="id", OAUTH_APP_CLIENT_SECRET=reference)
+    assert [problem.partition(" ")[0] for problem in found[:2]] == ["KEY_RING", "OAUTH_APP_CLIENT_SECRET"]
+    assert all("Key Vault reference that Azure could not follow" in problem for problem in found[:2])
+
+
+def test_storage_by_identity_names_every_service() -> None:
+    """Without an account name, the address of each of the three services is needed."""
+    given = {"AzureWebJobsStorage": "", "AzureWebJobsStorage__tableServiceUri": "https://t"}
+    found = problems(**given)
+    assert [problem.partition(" ")[0] for problem in found] == [
+        "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__queueServiceUri",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["0" * 63, "A" * 64, "g" * 64])
+def test_the_id_of_the_bootstrap_token_has_the_form_of_an_id(value: str) -> None:
+    """64 lower-case hex digits, or the problem says what makes them."""
+    (problem,) = problems(BOOTSTRAP_TOKEN_ID=value)
+    assert "scripts/first_token.py" in problem
