@@ -38,6 +38,8 @@ THEN, NOW, LATER = "2026-03-01T10:00:00.000Z", "2026-03-02T08:11:05.120Z", "2026
 SUPPORT, RITA = {"name": "Support desk", "address": "support@contoso.example"}, {"address": "rita@contoso.example"}
 ANN = {"name": "Ann", "address": "ann@fabrikam.example"}
 PAGE: Json = {"total": 1, "page": 0, "pages": 1}
+_ROUTE_FILTER = {"events": ["messageNew"], "accounts": ["support"], "paths": ["INBOX"], "specialUses": []}
+_ROUTE: Json = {"name": "New mail", "enabled": True, "targetUrl": "https://app.example/webhook", "filter": _ROUTE_FILTER}
 PAGED: Json = {"page": 0, "pageSize": 20}
 
 PATH_VALUES: Json = {
@@ -328,9 +330,17 @@ EXAMPLES: dict[str, Example] = {
         answer={
             "id": "AAABlKx3tQAAAAAL", "name": "New mail", "description": None, "created": THEN, "updated": NOW,
             "enabled": True, "targetUrl": "https://app.example/webhook", "tcount": 3, "webhookErrorFlag": None,
-            "customHeaders": [],
+            "customHeaders": [], "v": 1, "content": {"fn": "", "map": ""}, "filter": _ROUTE_FILTER,
         }
     ),
+    "POST /v1/webhookRoutes/webhookRoute": Example(body=_ROUTE, answer={"id": "AAABlKx3tQAAAAAL", "created": True}),
+    "PUT /v1/webhookRoutes/webhookRoute/{webhookRoute}": Example(
+        body={"enabled": False}, answer={"id": "AAABlKx3tQAAAAAL", "updated": True}
+    ),
+    "DELETE /v1/webhookRoutes/webhookRoute/{webhookRoute}": Example(
+        answer={"id": "AAABlKx3tQAAAAAL", "deleted": True}
+    ),
+    "GET /v1/pubsub/status": Example(answer={"total": 0, "page": 0, "pages": 0, "apps": []}),
     "GET /v1/webhooks/dead": Example(query={"account": "support"}, answer=PAGE | {"events": [_LETTER]}),
     "GET /v1/webhooks/dead/{event}": Example(
         answer=_LETTER | {"payload": {"account": "support", "event": "messageNew", "data": {"id": MESSAGE}}}

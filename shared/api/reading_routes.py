@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from shared.api.downloads import attachment_named, download, json_answer
-from shared.api.patience import PatientRoute
 from shared.api.reading_schemas import (
     MailboxListing,
     MessageListing,
@@ -23,7 +22,7 @@ from shared.mailboxes import WHOLE, joined
 from shared.message_texts import TextWish
 from shared.search import search_query
 
-router = APIRouter(route_class=PatientRoute)
+router = APIRouter(route_class=GuardedRoute)
 MessageId = Annotated[str, segment("message")]
 TextId = Annotated[str, segment("text")]
 AttachmentId = Annotated[str, segment("attachment", LONGEST_ID)]

@@ -34,15 +34,15 @@ async def create_template(body: TemplateCreate, services: Provided, grant: Grant
 
 
 @router.get("/v1/templates/template/{template}", openapi_extra=operation("template", "read"))
-@router.get("/v1/templates/{template}", openapi_extra=operation("template", "read"), deprecated=True)
+@router.get("/v1/templates/{template}", openapi_extra=operation("template", "read"), include_in_schema=False)
 async def get_template(template: TemplatePath, services: Provided) -> dict[str, Any]:
     """One template with its content."""
     return await services.templates.view(template)
 
 
 @router.put("/v1/templates/template/{template}", openapi_extra=operation("template", "write"))
-@router.put("/v1/templates/{template}", openapi_extra=operation("template", "write"), deprecated=True)
-@router.post("/v1/templates/{template}", openapi_extra=operation("template", "write"), deprecated=True)
+@router.put("/v1/templates/{template}", openapi_extra=operation("template", "write"), include_in_schema=False)
+@router.post("/v1/templates/{template}", openapi_extra=operation("template", "write"), include_in_schema=False)
 async def update_template(template: TemplatePath, body: TemplateUpdate, services: Provided) -> dict[str, Any]:
     """Changes what is given; `content` is replaced as a whole."""
     changes = body.changes()
@@ -52,7 +52,7 @@ async def update_template(template: TemplatePath, body: TemplateUpdate, services
 
 
 @router.delete("/v1/templates/template/{template}", openapi_extra=operation("template", "destructive"))
-@router.delete("/v1/templates/{template}", openapi_extra=operation("template", "destructive"), deprecated=True)
+@router.delete("/v1/templates/{template}", openapi_extra=operation("template", "destructive"), include_in_schema=False)
 async def delete_template(template: TemplatePath, services: Provided) -> dict[str, Any]:
     """Removes a template; `deleted` is false when there was none."""
     return await services.templates.delete(template)

@@ -51,15 +51,18 @@ def rows(text: str) -> dict[Operation, list[str]]:
 
 
 def routed() -> set[Operation]:
-    """What the app and the function app answer."""
+    """What the app and the function app answer, but for routes that only say that they are not served."""
     import function_app
     from shared.api.app import create_app
+    from shared.api.around_routes import ABSENT
 
     found = {
         (method, nameless(route.path))
         for route in iter_route_contexts(create_app(Mock()).routes)
         for method in route.methods or ()
+        if method != "HEAD"
     }
+    found -= {(method, nameless(path)) for method, path, *_ in ABSENT}
     function_app.app.functions_bindings = {}  # it takes a second look for a second function of each name
     functions = function_app.app.get_functions()
     function_app.app.functions_bindings = {}
