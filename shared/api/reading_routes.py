@@ -15,7 +15,7 @@ from shared.api.reading_schemas import (
     SearchListing,
     TextQuery,
 )
-from shared.api.route import AccountPath, Provided, operation, segment
+from shared.api.route import AccountPath, GuardedRoute, Provided, operation, segment
 from shared.attachments import LONGEST_ID
 from shared.listing import Position
 from shared.mailboxes import WHOLE, joined

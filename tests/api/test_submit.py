@@ -623,21 +623,11 @@ async def test_headers_that_are_not_the_callers_to_set_are_refused(office: Offic
     assert answer.body["fields"][0]["key"].startswith("headers")
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("template", "t1"),
-        ("render", {"format": "html"}),
-        ("mailMerge", [{"to": TO[0]}]),
-        ("listId", "news"),
-        ("unheardOf", 1),
-    ],
-)
-async def test_fields_without_an_effect_here_are_refused_by_name(office: Office, field: str, value: Any) -> None:
+async def test_fields_that_nobody_knows_are_refused_by_name(office: Office) -> None:
     """Nothing is silently ignored: 400, and the field is named."""
-    answer = await office.submit(office.support, to=TO, text="x", **{field: value})
+    answer = await office.submit(office.support, to=TO, text="x", unheardOf=1)
     assert answer.status == 400
-    assert answer.body["fields"][0]["key"] == field
+    assert answer.body["fields"][0]["key"] == "unheardOf"
 
 
 async def test_fields_that_the_contract_says_have_no_effect_are_accepted(office: Office) -> None:
