@@ -39,7 +39,7 @@ SUPPORT, RITA = {"name": "Support desk", "address": "support@contoso.example"}, 
 ANN = {"name": "Ann", "address": "ann@fabrikam.example"}
 PAGE: Json = {"total": 1, "page": 0, "pages": 1}
 _ROUTE_FILTER = {"events": ["messageNew"], "accounts": ["support"], "paths": ["INBOX"], "specialUses": []}
-_ROUTE: Json = {"name": "New mail", "enabled": True, "targetUrl": "https://app.example/webhook", "filter": _ROUTE_FILTER}
+_ROUTE: Json = {"name": "New mail", "enabled": True, "targetUrl": "https://app.example/in", "filter": _ROUTE_FILTER}
 PAGED: Json = {"page": 0, "pageSize": 20}
 
 PATH_VALUES: Json = {
