@@ -264,6 +264,8 @@ class Azurite(Service):
         command.append("--disableTelemetry")
         for kind, port in ports.items():
             command += [f"--{kind}Port", str(port), f"--{kind}Host", LOOPBACK]
+            # Longer than clients keep a connection, as in Azure: a request never meets one that is being closed.
+            command += [f"--{kind}KeepAliveTimeout", "600"]
         kept = ["--location", str(self.location)] if self.location else ["--inMemoryPersistence"]
         return command + kept
 
