@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import Request, Response
 
-from shared.api.route import GuardedRoute
+from shared.api.route import GuardedRoute, authorize
 from shared.errors import ApiError, InvalidInput
 
 HEADER = "x-ee-timeout"
@@ -21,9 +21,13 @@ class PatientRoute(GuardedRoute):
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
+        coordinates = (self.openapi_extra or {})["x-permission"]
 
         async def patient(request: Request) -> Response:
             limit_ms = _limit_ms(request)
+            if limit_ms is None:
+                await authorize(request, coordinates["group"], coordinates["action"])  # who may not ask learns no more
+                raise InvalidInput.field(HEADER, f'"{HEADER}" must be a number from 0 to {LONGEST_MS}')
             try:
                 async with asyncio.timeout(limit_ms / 1000 if limit_ms else None) as patience:
                     return await handle(request)
@@ -35,11 +39,11 @@ class PatientRoute(GuardedRoute):
         return patient
 
 
-def _limit_ms(request: Request) -> int:
-    """The milliseconds that the caller waits; 0 for as long as it takes."""
+def _limit_ms(request: Request) -> int | None:
+    """The milliseconds that the caller waits; 0 for as long as it takes, None for a header that says nothing of it."""
     text = request.headers.get(HEADER, "").strip()
     if not text:
         return 0
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= LONGEST_MS):
-        raise InvalidInput.field(HEADER, f'"{HEADER}" must be a number from 0 to {LONGEST_MS}')
+        return None
     return int(text)
