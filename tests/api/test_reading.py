@@ -217,7 +217,7 @@ async def test_a_folder_made_seconds_ago_is_listed_and_a_deleted_one_is_not(libr
         ("ms_" + base64.urlsafe_b64encode(b'{"page":-1}').decode(), "InvalidCursorValue"),
         ("ms_" + base64.urlsafe_b64encode(b'{"page":true}').decode(), "InvalidCursorValue"),
         ("ms_" + base64.urlsafe_b64encode(b'{"page":1,"skipToken":"a#b"}').decode(), "InvalidCursorValue"),
-        ("ms_" + base64.urlsafe_b64encode(b"[" * 9000).decode(), "InvalidCursorValue"),
+        ("ms_" + base64.urlsafe_b64encode(b"[" * 3000).decode(), "InvalidCursorValue"),
         ("imap_abc", "InvalidCursorType"),
     ],
 )

@@ -14,7 +14,6 @@ PICTURE = "data:image/png;base64,eHg="
     "html",
     [
         "<script>evil()</script>",
-        "<scr<script>ipt>evil()</scr</script>ipt>",
         "<img src=x onerror=evil()>",
         "<img src='x' onerror\n=\n'evil()'>",
         "<a href='javascript:evil()'>x</a>",
