@@ -208,6 +208,15 @@ async def test_a_folder_made_seconds_ago_is_listed_and_a_deleted_one_is_not(libr
     assert (await library.read("messages", path="Kurz da"))["total"] == 0
 
 
+async def test_an_archive_that_appears_later_is_found_by_its_tag(library: Library) -> None:
+    """Exchange makes it with its first use; until then there is none."""
+    missing = await library.get("messages", path="\\Archive")
+    assert (missing.status, missing.body["message"]) == (404, "Listing failed")
+    mail = await library.arrive(folder="archive")
+    assert ids(await library.read("messages", path="\\Archive")) == [mail["id"]]
+    assert ids(await library.read("messages", path="Archiv")) == [mail["id"]]
+
+
 @pytest.mark.parametrize(
     ("cursor", "code"),
     [
