@@ -172,8 +172,25 @@ class Mailboxes:
         wanted, stored = joined(path), await self.stored(account)
         found = stored.place(wanted) if stored else None
         if found is None and wanted and wanted != WHOLE:
-            found = (await self.refresh(account, reach, stored)).place(wanted)
+            tree = await self.refresh(account, reach, stored)
+            found = tree.place(wanted) or await self._made_since(account, reach, tree, wanted)
         return found
+
+    async def _made_since(self, account: str, reach: Reach, tree: Tree, path: str) -> Place | None:
+        """The well-known folder that a tag means, where the mailbox got it after its roles were looked up: an archive
+        appears with its first use (graph.md 3.2)."""
+        name = well_known_name(path)
+        if name is None:
+            return None
+        try:
+            found = (await self._access.call(reach, lambda c: requests.folder(c, reach.mailbox, name))).json()
+        except GraphFailure as failure:
+            if failure.status not in (403, 404):
+                raise
+            return None
+        tree.roles[found["id"]] = WELL_KNOWN[name]
+        await self._table.put(Row(storable(account), KEY, tree.document()))
+        return tree.place(path)
 
     async def holding(self, account: str, reach: Reach, folders: Collection[str]) -> Tree:
         """The stored tree; read anew once when it lacks one of these folders. What still lacks then, or when Graph

@@ -10,6 +10,11 @@ from collections.abc import Mapping
 from html import escape, unescape
 from urllib.parse import unquote
 
+from shared.html_text import text_of
+
+SMALL = 200_000  # characters up to which even the worst tag takes about a second
+MOST_TAGS = 20_000
+MOST_WORDS = 2_000  # in one tag
 _CID = re.compile(r"""cid:([^\s"'<>()]++)""", re.IGNORECASE)
 _BODY = re.compile(r"<body(?=[\s>/])", re.IGNORECASE)
 _BODY_END = re.compile(r"</body\s*+>", re.IGNORECASE)
@@ -81,10 +86,28 @@ def _without(html: str, begin: str, end: str) -> str:
     return "".join([*kept, html[at:]])
 
 
+def is_ordinary(html: str) -> bool:
+    """False for HTML whose tree would take time by the square: very many elements, which may all lie in each other, or
+    very many attributes in one."""
+    if html.count("<") > MOST_TAGS:
+        return False
+    words = 0
+    for piece in html.split("<")[1:] if len(html) > SMALL else ():
+        tag, ends, text = piece.rpartition(">")
+        words += len((tag if ends else text).split())
+        if words > MOST_WORDS:
+            return False
+        words = 0 if ends else words
+    return True
+
+
 def safe(html: str) -> str:
-    """The HTML without anything that runs, loads documents or reaches outside of its place on a page."""
+    """The HTML without anything that runs, loads documents or reaches outside of its place on a page. HTML that is
+    out of the ordinary is shown as its text."""
     import nh3
 
+    if not is_ordinary(html):
+        html = html_of(text_of(html))
     attributes = {tag: set(names) for tag, names in nh3.ALLOWED_ATTRIBUTES.items()}
     attributes["*"] = set(_LAYOUT)
     return nh3.clean(

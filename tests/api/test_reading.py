@@ -178,7 +178,8 @@ async def test_pages_by_number_and_by_cursor_cover_a_folder_once(library: Librar
     assert seen == held
     back = await library.read("messages", path="Stapel", pageSize=3, cursor=page["prevPageCursor"])
     assert (back["page"], ids(back)) == (1, held[3:6])
-    empty = await library.read("messages", path="Entwürfe")
+    await library.folder("Leer")
+    empty = await library.read("messages", path="Leer")
     assert (empty["total"], empty["pages"], empty["nextPageCursor"], empty["messages"]) == (0, 1, None, [])
 
 
@@ -187,11 +188,10 @@ async def test_the_whole_mailbox_is_listed_with_the_path_of_each_message(library
     await library.read("mailboxes")
     first = await library.arrive()
     second = await library.arrive(folder=await library.folder("Eben gemacht"))
-    listed = await library.read("messages", path="\\All", pageSize=2)
-    assert {one["id"]: one["path"] for one in listed["messages"]} == {
-        first["id"]: "Posteingang", second["id"]: "Eben gemacht",
-    }  # fmt: skip
-    assert listed["total"] > 2
+    listed = await library.read("messages", path="\\All", pageSize=100)
+    paths = {one["id"]: one["path"] for one in listed["messages"]}
+    assert (paths[first["id"]], paths[second["id"]]) == ("Posteingang", "Eben gemacht")
+    assert listed["total"] == len(listed["messages"])
     assert "path" not in (await library.read("messages", path="INBOX", pageSize=1))["messages"][0]
 
 
@@ -208,6 +208,15 @@ async def test_a_folder_made_seconds_ago_is_listed_and_a_deleted_one_is_not(libr
     assert (await library.read("messages", path="Kurz da"))["total"] == 0
 
 
+async def test_an_archive_that_appears_later_is_found_by_its_tag(library: Library) -> None:
+    """Exchange makes it with its first use; until then there is none."""
+    missing = await library.get("messages", path="\\Archive")
+    assert (missing.status, missing.body["message"]) == (404, "Listing failed")
+    mail = await library.arrive(folder="archive")
+    assert ids(await library.read("messages", path="\\Archive")) == [mail["id"]]
+    assert ids(await library.read("messages", path="Archiv")) == [mail["id"]]
+
+
 @pytest.mark.parametrize(
     ("cursor", "code"),
     [
@@ -217,7 +226,7 @@ async def test_a_folder_made_seconds_ago_is_listed_and_a_deleted_one_is_not(libr
         ("ms_" + base64.urlsafe_b64encode(b'{"page":-1}').decode(), "InvalidCursorValue"),
         ("ms_" + base64.urlsafe_b64encode(b'{"page":true}').decode(), "InvalidCursorValue"),
         ("ms_" + base64.urlsafe_b64encode(b'{"page":1,"skipToken":"a#b"}').decode(), "InvalidCursorValue"),
-        ("ms_" + base64.urlsafe_b64encode(b"[" * 9000).decode(), "InvalidCursorValue"),
+        ("ms_" + base64.urlsafe_b64encode(b"[" * 3000).decode(), "InvalidCursorValue"),
         ("imap_abc", "InvalidCursorType"),
     ],
 )

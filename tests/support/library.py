@@ -20,7 +20,8 @@ class Library(Desk):
     async def arrive(self, **mail: Any) -> Json:
         """A mail for Lisa; where it lies."""
         subject = mail.pop("subject", f"Mail {next(_numbers)}")
-        (placed,) = await self.tenant.deliver(SENDER, [LISA], subject, **mail)  # type: ignore[arg-type]
+        to = mail.pop("to", [LISA])
+        (placed,) = await self.tenant.deliver(SENDER, to, subject, mailbox=LISA, **mail)  # type: ignore[arg-type]
         return placed
 
     async def read(self, what: str, /, **query: Any) -> Any:
