@@ -146,13 +146,14 @@ async def _marked(run: Run, ids: list[str], marks: Marks) -> list[str]:
         return [one.message_id for one in answers if one.is_done]
     done: set[str] = set()
     left = ids
-    for _ in range(MOST_TRIES):
-        left = await _mark_read(run, left, marks, done) if left else []
+    for tries_left in reversed(range(MOST_TRIES)):
+        left = await _mark_read(run, left, marks, done, last=not tries_left) if left else []
     return [one for one in ids if one in done]
 
 
-async def _mark_read(run: Run, ids: list[str], marks: Marks, done: set[str]) -> list[str]:
-    """One round of reading labels and writing the changed ones; the messages that somebody else changed in between."""
+async def _mark_read(run: Run, ids: list[str], marks: Marks, done: set[str], *, last: bool) -> list[str]:
+    """One round of reading labels and writing the changed ones; the messages that somebody else changed in between.
+    In the last round they are written all the same."""
     read = await run.send([Part(one, "GET", "?$select=id,categories") for one in ids])
     parts = []
     for answer in read:
@@ -161,7 +162,7 @@ async def _mark_read(run: Run, ids: list[str], marks: Marks, done: set[str]) -> 
             continue
         changes = marks.changes([str(one) for one in labels])
         if changes:
-            etag = str(answer.body.get("@odata.etag") or "")
+            etag = "" if last else str(answer.body.get("@odata.etag") or "")
             parts.append(Part(answer.message_id, "PATCH", body=changes, headers={"If-Match": etag} if etag else {}))
         else:
             done.add(answer.message_id)

@@ -32,7 +32,8 @@ class MessageChanges:
         """The contract's answer (12.1): what was asked, and flags and labels as they are now.
 
         One Graph call, two when labels are added or taken away. Labels are only ever written over those that were
-        read, and only while nobody else has changed the message. Raises NotFound, StateRefuses, GraphFailure.
+        read; when somebody else changes the message in between, they are read again. Raises NotFound, StateRefuses,
+        GraphFailure and CredentialError.
         """
         _, reach = await self._accounts.usable(account)
         waiting = Waiting(self._sleep)
@@ -50,7 +51,8 @@ class MessageChanges:
             changes = marks.changes(_labels(known) if known is not None else ())
             if not changes:
                 return known if known is not None else await self._state(reach, message_id, waiting)
-            etag = str((known or {}).get("@odata.etag") or "")
+            # Who is changed all the time is written in the end, over what was read a moment ago.
+            etag = str((known or {}).get("@odata.etag") or "") if tries_left else ""
             try:
                 build = self._changing(reach, message_id, changes, etag)
                 return (await call(self._access, reach, build, waiting)).json()

@@ -55,7 +55,11 @@ def _people(mail: RawMail, header: str) -> list[dict[str, str]]:
     if len(text) > _LONGEST_NAMED:
         return plain
     known = {one["address"] for one in plain}
-    named = [{"name": _decoded(name), "address": address} for name, address in getaddresses([text])]
+    try:
+        found = getaddresses([text])
+    except RecursionError:  # brackets within brackets
+        return plain
+    named = [{"name": _decoded(name), "address": address} for name, address in found]
     named = [one for one in named if one["address"] in known]
     return named if len(named) == len(plain) else plain
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,13 +29,17 @@ STATE_FIELDS = ["id", "isRead", "isDraft", "flag", "categories", "parentFolderId
 
 
 def _json(builder: Any, method: str, body: Mapping[str, Any], **headers: str) -> RequestInformation:
+    return _raw(builder, method, json.dumps(body).encode(), "application/json", **headers)
+
+
+def _raw(builder: Any, method: str, content: bytes, content_type: str, **headers: str) -> RequestInformation:
     from kiota_abstractions.method import Method
     from kiota_abstractions.request_information import RequestInformation
 
     request = RequestInformation(Method(method), builder.url_template, dict(builder.path_parameters))
     for name, value in {"Accept": "application/json", "Prefer": IMMUTABLE, **headers}.items():
         request.headers.try_add(name, value)
-    request.set_stream_content(json.dumps(body).encode(), "application/json")
+    request.set_stream_content(content, content_type)
     return request
 
 
@@ -72,18 +77,14 @@ def move(client: GraphServiceClient, mailbox: MailboxPath, message_id: str, fold
 
 def create(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, message: bytes) -> RequestInformation:
     """A message in a folder, from its JSON; a draft unless its MAPI flags say otherwise (emailengine.md 13)."""
-    request = _json(mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages, "POST", {})
-    request.set_stream_content(message, "application/json")
-    return request
+    builder = mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages
+    return _raw(builder, "POST", message, "application/json")
 
 
 def create_mime(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, mime: bytes) -> RequestInformation:
     """A draft in a folder from a whole MIME message (graph.md 4)."""
-    import base64
-
-    request = _json(mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages, "POST", {})
-    request.set_stream_content(base64.b64encode(mime), "text/plain")
-    return request
+    builder = mailbox.builder(client).mail_folders.by_mail_folder_id(folder_id).messages
+    return _raw(builder, "POST", base64.b64encode(mime), "text/plain")
 
 
 def listing(client: GraphServiceClient, mailbox: MailboxPath, folder_id: str, query: SearchQuery) -> RequestInformation:
