@@ -34,6 +34,8 @@ WITH_CALENDAR = (
     b"--b\r\nContent-Type: text/calendar; method=REQUEST; charset=utf-8\r\n\r\n" + INVITATION + b"--b--\r\nepilogue\r\n"
 )
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def room(quiet_azurite: Azurite) -> AsyncIterator[Mailroom]:
