@@ -663,8 +663,8 @@ async def test_answers_and_tracking_work_over_the_running_host(office: Office, r
     assert address.startswith(f"{office.app.url}/open.gif?")
     picture = await office.app.call("GET", address.removeprefix(office.app.url), token=None)
     assert (picture.status, picture.body[:6]) == (200, b"GIF89a")
-    about = ("trackOpen", answer["messageId"])
-    await receiver.wait_for(lambda heard: (heard.json["event"], heard.json["data"].get("messageId")) == about)
+    told = ("trackOpen", answer["messageId"])
+    await receiver.wait_for(lambda heard: (heard.json["event"], heard.json["data"].get("messageId")) == told)
 
 
 # -- structured format ---------------------------------------------------------------------------------------------
