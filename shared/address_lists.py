@@ -15,6 +15,7 @@ _TOKEN = re.compile(
     rb"|.",
     re.DOTALL,
 )
+_AROUND = re.compile(r"([@.])")  # where white space may stand in an address
 _ADDRESS = re.compile(r"[^\s@<>,;:()\"]+@[^\s@<>,;:()\"]+")
 _QUOTED_ADDRESS = re.compile(r'"[^"]+"@[^\s@<>,;:()"]+')
 
@@ -37,7 +38,7 @@ class _Entry:
         """The address, or "" when there is none."""
         text = "".join(self.plain if self.angle is None else self.angle)
         # A source route stands before the address proper (RFC 5322 4.4).
-        address = "".join(text.rpartition(":")[2].split())
+        address = "".join(piece.strip() for piece in _AROUND.split(text.rpartition(":")[2]))
         return address if _ADDRESS.fullmatch(address) or _QUOTED_ADDRESS.fullmatch(address) else ""
 
 

@@ -35,7 +35,8 @@ def parse_attachment_id(text: str) -> tuple[str, str] | None:
         message, _, attachment = decode(text).decode("ascii").partition("\n")
     except ValueError:
         return None
-    sound = message.isprintable() and attachment.isprintable()
+    # Two dots lead elsewhere in an address.
+    sound = all(one.isprintable() and one not in (".", "..") for one in (message, attachment))
     return (message, attachment) if message and attachment and sound else None
 
 

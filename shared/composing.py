@@ -15,6 +15,7 @@ from shared.accounts import Record, auth_of
 from shared.attachments import References
 from shared.data_images import with_attached_images
 from shared.errors import InvalidInput
+from shared.html_text import text_of
 from shared.mail_headers import CONTROLS, check_recipients, check_size, text_field
 from shared.raw_mail import RawMail
 from shared.references import Continued, Originals
@@ -68,7 +69,9 @@ class Composer:
         fields = with_attached_images(fields, fields["from"]["address"].rpartition("@")[2])
         rewrite = await self._tracking.rewriting(record["account"], fields, message_id)
         if rewrite is not None and fields.get("html"):
-            fields = fields | {"html": rewrite(fields["html"])}
+            # The text is what was written: nobody reads our addresses in it.
+            text = fields.get("text") or text_of(fields["html"])
+            fields = fields | {"text": text, "html": rewrite(fields["html"])}
         return Composed(fields, message_id, continued.shown)
 
     async def _fetched(self, record: Record, fields: Fields) -> list[dict[str, Any]]:

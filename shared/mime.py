@@ -11,24 +11,14 @@ from typing import Any
 
 from shared.html_tags import inside_body
 from shared.html_text import text_of
-from shared.mail_headers import (
-    CONTROLS as CONTROLS,
-)
-from shared.mail_headers import (
-    address_field,
-    check_size,
-    given_field,
-    ids_field,
-    text_field,
-)
-from shared.mail_headers import (
-    one_line as one_line,
-)
+from shared.mail_headers import CONTROLS, address_field, check_size, given_field, ids_field, one_line, text_field
 from shared.mime_parts import (
     MESSAGE,
     Boundaries,
     Entity,
+    content_type_of,
     file_entity,
+    filename_of,
     holding,
     invitation_entity,
     is_invitation,
@@ -36,12 +26,23 @@ from shared.mime_parts import (
     text_entity,
     wire_form,
 )
-from shared.mime_parts import (
-    content_type_of as content_type_of,
-)
-from shared.mime_parts import (
-    filename_of as filename_of,
-)
+
+__all__ = [  # what builds mails, and the words they are described with
+    "CONTROLS",
+    "FIELD_HEADERS",
+    "MESSAGE",
+    "STAMP",
+    "STAMP_PROPERTY",
+    "STRUCTURED_HEADERS",
+    "build",
+    "content_type_of",
+    "filename_of",
+    "html_of",
+    "one_line",
+    "structured",
+    "threading_fields",
+    "wire_form",
+]
 
 STAMP = "X-Graphpost-Queue-Id"
 # The same as Exchange keeps it: an X- header is a named property of the set PS_INTERNET_HEADERS (graph.md 5.5).

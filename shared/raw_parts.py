@@ -1,5 +1,5 @@
-"""The HTML inside a mail that was given as MIME: found without reading the mail anew, so that the rest stays as it is.
-Pure."""
+"""What is inside a mail that was given as MIME, its HTML and its files: found without writing it anew, so that the
+rest stays as it is. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import base64
 import binascii
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from email import message_from_bytes
+from email.policy import default
+from typing import Any
 
+from shared.mail_headers import one_line
+from shared.mail_parts import Part
 from shared.mime_parts import typed
 
 _DEEPEST = 10
 _UNTOUCHABLE = ("multipart/signed", "multipart/encrypted")  # changing a word would break what they are for
+_ENCODED = ("base64", "quoted-printable")
+_LONGEST_HEAD = 16_384  # of a part, for its name
 _FOLD = re.compile(rb"\r\n[ \t]+")
-_BARE_FEED = re.compile(rb"(?<!\r)\n")
 Rewrite = Callable[[str], str]
 
 
@@ -41,8 +48,7 @@ def with_html(mail: bytes, rewrite: Rewrite) -> bytes:
 
 
 def _html_parts(mail: bytes, start: int, end: int, depth: int) -> Iterator[_Part]:
-    gap = mail.find(b"\r\n\r\n", max(0, start - 2), end)
-    body = gap + 4 if gap >= 0 else end
+    body = _body_of(mail, start, end)
     fields = _fields(mail[start:body])
     kind, parameters = typed_of(fields)
     if kind == "text/html":
@@ -51,6 +57,63 @@ def _html_parts(mail: bytes, start: int, end: int, depth: int) -> Iterator[_Part
     elif kind.startswith("multipart/") and kind not in _UNTOUCHABLE and depth < _DEEPEST:
         for inner_start, inner_end in _between(mail, body, end, parameters.get("boundary", "")):
             yield from _html_parts(mail, inner_start, inner_end, depth + 1)
+
+
+def without_files(mail: bytes, over: int) -> tuple[bytes, list[Part]]:
+    """The mail without its largest attachments, at least `over` bytes less if it has so many, and the attachments.
+    Signed and encrypted mails stay whole."""
+    gap = mail.find(b"\r\n\r\n")
+    kind, parameters = typed_of(_fields(mail[: max(gap, 0)]))
+    if gap < 0 or kind != "multipart/mixed":
+        return mail, []
+    found = [one for one in _between(mail, gap + 4, len(mail), parameters.get("boundary", "")) if _is_file(mail, *one)]
+    apart: list[tuple[int, int]] = []
+    for start, end in sorted(found, key=lambda one: one[0] - one[1]):
+        if over > 0:
+            apart.append((start, end))
+            over -= end - start
+    pieces: list[bytes] = []
+    at = 0
+    for start, end in sorted(apart):
+        # The separator line before a part goes with it; the one behind it stands for both.
+        pieces.append(mail[at : mail.rfind(b"\r\n--", 0, start)])
+        at = end
+    return b"".join([*pieces, mail[at:]]), [_file(mail, *one) for one in sorted(apart)]
+
+
+def _is_file(mail: bytes, start: int, end: int) -> bool:
+    fields = _head(mail, start, end)
+    is_readable = fields.get("content-transfer-encoding", "7bit").lower() in ("7bit", "8bit", "binary", *_ENCODED)
+    kind = typed_of(fields)[0]
+    is_attached = fields.get("content-disposition", "").lower().startswith("attachment")
+    return is_attached and is_readable and not kind.startswith(("multipart/", "message/"))
+
+
+def _head(mail: bytes, start: int, end: int) -> dict[str, str]:
+    return _fields(mail[start : _body_of(mail, start, end)])
+
+
+def _body_of(mail: bytes, start: int, end: int) -> int:
+    """Where a part's body begins. Its header may be empty: the line end before it is the separator's."""
+    gap = mail.find(b"\r\n\r\n", max(0, start - 2), end)
+    return gap + 4 if gap >= 0 else end
+
+
+def _file(mail: bytes, start: int, end: int) -> Part:
+    """An attachment as it travels by itself."""
+    body = _body_of(mail, start, end)
+    named: Any = message_from_bytes(mail[start : min(body, start + _LONGEST_HEAD)], policy=default)
+    fields = _fields(mail[start:body])
+    content = mail[body:end]
+    with suppress(ValueError):
+        content = _decoded(content, fields.get("content-transfer-encoding", "7bit").lower())
+    return Part(
+        name=one_line(named.get_filename()) or "attachment",
+        content_type=typed_of(fields)[0],
+        cid=fields.get("content-id", "").strip("<>"),
+        inline=False,
+        content=content,
+    )
 
 
 def _fields(head: bytes) -> dict[str, str]:

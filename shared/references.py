@@ -24,6 +24,8 @@ MOST_PAGES = 10
 NOT_FOUND = "Referenced message was not found"
 _NOT_THERE = frozenset({400, 404, 405})  # a broken id, gone (graph.md 9.1)
 
+_NO_IDS = (".", "..")  # in an address they lead to something else than a message
+
 
 @dataclass(frozen=True)
 class Continued:
@@ -74,6 +76,8 @@ class Originals:
         """The original, and of its attachments those that come along."""
         _, reach = await self._accounts.usable(account)
         message = reference.get("message") or await self._newest(reach, reference["threadId"])
+        if message in _NO_IDS:
+            raise NotFound(NOT_FOUND)
         original: dict[str, Any] = await self._read(reach, lambda c: requests.message(c, reach.mailbox, message))
         pictures = _pictures(original) if reference.get("inline") else set()
         forwards = reference.get("action") == "forward" and reference.get("forwardAttachments")

@@ -22,6 +22,7 @@ from shared.lanes import Lanes
 from shared.mail_parts import REQUEST_LIMIT, Part, check_foreign, divided, too_large
 from shared.outbox import Outbox
 from shared.outbox_records import Sending
+from shared.raw_parts import without_files
 from shared.rendering import Rendering
 from shared.service_settings import ServiceSettings
 from shared.storage.keys import queue_id
@@ -154,7 +155,7 @@ class Submit:
         if composed.mail is None:
             body, parts = divided(fields, render, as_sent=int if as_json else in_base64)
         else:
-            body, parts = _whole(render(fields)), []
+            body, parts = _fitting(render(fields))
         everyone = [one["address"] for name in ("to", "cc", "bcc") for one in fields.get(name) or ()]
         given = {name: value for name, value in (fields.get("envelope") or {}).items() if value}
         envelope = {"from": sender, "to": everyone} | given  # informative on Graph (14.1)
@@ -210,12 +211,17 @@ def opened(fields: dict[str, Any]) -> dict[str, Any]:
     return {**raw_mail.controls(mail), **rest, "mail": mail}
 
 
-def _whole(body: bytes) -> bytes:
-    """ApiError for a given mail that no single request carries."""
-    if in_base64(len(body)) > REQUEST_LIMIT:
+def _fitting(body: bytes) -> tuple[bytes, list[Part]]:
+    """A given mail as far as one request carries it, and the attachments that travel by themselves. ApiError where
+    that is not enough."""
+    over = in_base64(len(body)) - REQUEST_LIMIT
+    if over <= 0:
+        return body, []
+    rest, parts = without_files(body, over)
+    if in_base64(len(rest)) > REQUEST_LIMIT:
         text = f"The mail is too large: {len(body)} bytes of MIME, {REQUEST_LIMIT // 4 * 3} fit into one request"
-        raise too_large(f"{text}. Give it as fields: attachments can then be sent by themselves", "raw")
-    return body
+        raise too_large(f"{text}, and too few of them are attachments that could travel by themselves", "raw")
+    return rest, parts
 
 
 def in_base64(size: int) -> int:

@@ -170,7 +170,8 @@ async def _with_body(request: Request) -> Request:
     JSON that no text or record can hold."""
     body = await request.body()
     if body.strip() not in (b"", b"null"):
-        if body.count(b"[") + body.count(b"{") > DEEPEST or _HALF_A_CHARACTER.search(body):
+        is_deep = body.count(b"[") + body.count(b"{") > DEEPEST
+        if is_deep or ((b"\\u" in body or b"\xed" in body) and _HALF_A_CHARACTER.search(body)):
             _check_json(body)
         return request
 

@@ -34,6 +34,8 @@ WITH_CALENDAR = (
     b"--b\r\nContent-Type: text/calendar; method=REQUEST; charset=utf-8\r\n\r\n" + INVITATION + b"--b--\r\nepilogue\r\n"
 )
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def room(quiet_azurite: Azurite) -> AsyncIterator[Mailroom]:
@@ -205,6 +207,25 @@ async def test_tracking_changes_the_html_of_a_given_mail_and_nothing_else(room: 
         assert "Grüße" in shown
         assert "https://m.example/redirect?" in shown
         assert "https://m.example/open.gif?" in shown
+
+
+async def test_a_given_mail_too_large_for_one_request_arrives_with_all_its_files(room: Mailroom) -> None:
+    """The largest travel by themselves; a signed mail can not be taken apart, and is refused by name."""
+    big, small = bytes(range(256)) * 9_000, b"small"
+
+    def part(kind: str, name: str, content: bytes) -> bytes:
+        head = f'Content-Type: {kind}\r\nContent-Disposition: attachment; filename="{name}"\r\n'
+        return f"--bb\r\n{head}Content-Transfer-Encoding: base64\r\n\r\n".encode() + base64.encodebytes(content)
+
+    files = part("application/x-big", "big.bin", big) + b"\r\n" + part("text/csv", "small.csv", small)
+    body = b"\r\n--bb\r\nContent-Type: text/plain\r\n\r\nhello\r\n" + files + b"\r\n--bb--\r\n"
+    head = whole(more="MIME-Version: 1.0\nContent-Type: multipart/{}; boundary=bb\n")
+    mail = await room.received(room.support, raw=raw(head.format("mixed"), body))
+    contents = {one["name"]: base64.b64decode(one["contentBytes"]) for one in mail["attachments"]}
+    assert contents == {"big.bin": big, "small.csv": small}
+    assert mail["body"]["content"].strip() == "hello"
+    status, answer = await room.submit(room.support, raw=raw(head.format("signed"), body))
+    assert (status, answer["code"], answer["fields"][0]["key"]) == (413, "MessageTooLarge", "raw")
 
 
 async def test_a_given_mail_does_not_travel_structured(room: Mailroom) -> None:

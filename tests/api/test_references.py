@@ -25,6 +25,8 @@ from tests.support.sending import (
 CARL = "carl@customer.example"
 PIXEL = base64.b64encode(b"\x89PNG picture").decode()
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def opened(quiet_azurite: Azurite) -> AsyncIterator[Mailroom]:
@@ -34,7 +36,7 @@ async def opened(quiet_azurite: Azurite) -> AsyncIterator[Mailroom]:
         yield room
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def room(opened: Mailroom) -> AsyncIterator[Mailroom]:
     """The office, with no faults left behind."""
     yield opened

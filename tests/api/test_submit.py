@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from html import unescape
 from itertools import pairwise
 from typing import Any
 from urllib.parse import unquote_plus
@@ -637,6 +638,24 @@ async def test_fields_that_the_contract_says_have_no_effect_are_accepted(office:
         tz="Europe/Tallinn", baseUrl="https://x.example", envelope={"from": "a@b.example", "to": [RITA]},
     )  # fmt: skip
     await office.mail(RITA, answer["messageId"])
+
+
+async def test_answers_and_tracking_work_over_the_running_host(office: Office, receiver: Receiver) -> None:
+    """A reply in the thread whose picture, loaded without a token, is told of as opened."""
+    await office.hear(receiver.url)
+    sender = "carl@customer.example"
+    (asked,) = await office.tenant.deliver(sender, [SUPPORT], "Host", text="?", message_id="<host@customer.example>")
+    answer = await office.accepted(
+        office.support, to=TO, html="<p>x</p>", trackOpens=True, reference={"message": asked["id"], "inline": True}
+    )
+    sent = parsed(await office.mail(RITA, answer["messageId"]))
+    assert (sent["Subject"], sent["In-Reply-To"]) == ("Re: Host", "<host@customer.example>")
+    address = unescape(body_of(sent, "html").rpartition('<img src="')[2].partition('"')[0])
+    assert address.startswith(f"{office.app.url}/open.gif?")
+    picture = await office.app.call("GET", address.removeprefix(office.app.url), token=None)
+    assert (picture.status, picture.body[:6]) == (200, b"GIF89a")
+    told = ("trackOpen", answer["messageId"])
+    await receiver.wait_for(lambda heard: (heard.json["event"], heard.json["data"].get("messageId")) == told)
 
 
 # -- structured format ---------------------------------------------------------------------------------------------

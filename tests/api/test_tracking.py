@@ -7,6 +7,7 @@ from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+import pytest
 import pytest_asyncio
 
 from local.services import Azurite
@@ -21,6 +22,8 @@ HTML = (
     "<a href='http://plain.example'>Plain</a> <a href=\"mailto:a@b.example\">Write</a> <a href=\"#top\">Up</a>"
     '<!-- <a href="https://hidden.example">no</a> --></p></body></html>'
 )
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -101,7 +104,8 @@ async def test_links_lead_through_this_service_to_where_they_led(room: Mailroom)
     (clicked,) = await heard(room, "trackClick", message_id)
     assert (clicked["url"], clicked["userAgent"]) == (PAGE, "B")
     text = body_of(parsed(room.arrived(TO[0]["address"], message_id)[0]), "plain")
-    assert "Shop <" in text
+    assert f"Shop <{PAGE}>" in text
+    assert BASE not in text
 
 
 async def test_a_redirect_leads_only_to_what_was_signed_for_it(room: Mailroom) -> None:
