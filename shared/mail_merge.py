@@ -11,8 +11,9 @@ import asyncio
 import logging
 import secrets
 import uuid
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
 from urllib.parse import urlsplit
 
 from azure.core.exceptions import AzureError
@@ -39,17 +40,14 @@ MOST_BYTES = 256 * 1024 * 1024
 Json = dict[str, Any]
 
 
-class Lists(Protocol):
-    """Lists that recipients can leave."""
+@dataclass(frozen=True)
+class Lists:
+    """Lists that recipients can leave: where links lead for a caller's base, whether a list was left by an address, and
+    the link (base, account, list, recipient, message id) with which it is."""
 
-    async def base(self, given: str | None) -> str:
-        """Where links lead: the caller's base, or the service's address; "" when it has none."""
-
-    async def contains(self, list_id: str, recipient: str) -> bool:
-        """Whether this recipient has left the list."""
-
-    async def url(self, base: str, account: str, list_id: str, recipient: str, message_id: str) -> str:
-        """The link with which this recipient leaves the list."""
+    base: Callable[[str | None], Awaitable[str]]
+    contains: Callable[[str, str], Awaitable[bool]]
+    url: Callable[[str, str, str, str, str], Awaitable[str]]
 
 
 class MailMerge:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest_asyncio
 from azure.core.exceptions import ServiceRequestError
 
-from tests.api.test_templates import SLOW, body_of
+from shared.mail_merge import Lists
+from tests.api.test_templates import SLOW, body_of, parsed
 from tests.support.application import Answer, Application
 from tests.support.desk import Desk, Json
 from tests.support.rest import keys_of
@@ -148,3 +149,39 @@ async def test_a_repeat_of_a_call_that_died_half_way_sends_only_what_is_missing(
     for number, one in enumerate(second["mailMerge"]):
         (mail,) = shop.arrived(RITA, one["messageId"])
         assert mail["body"]["content"].strip() == f"Hi {number}"
+
+
+async def test_who_left_a_list_gets_no_mail_of_it_and_the_others_a_way_off(workshop: Workshop) -> None:
+    """The entry says it was skipped; the other mail has the headers and the link that its template asks for."""
+    shop = workshop
+    account = await shop.application(SUPPORT)
+    fields = {
+        "listId": "news", "text": "Off: {{{rcpt.unsubscribeUrl}}} {{rcpt.address}}",
+        "mailMerge": [entry(SALES), entry(RITA)],
+    }  # fmt: skip
+    status, refused = await shop.call("POST", f"/v1/account/{account}/submit", fields)
+    assert (status, refused["fields"][0]["key"]) == (400, "listId")  # as long as there are no lists
+
+    async def base(given: str | None) -> str:
+        return given or "https://mail.contoso.example"
+
+    async def contains(list_id: str, recipient: str) -> bool:
+        return (list_id, recipient) == ("news", SALES)
+
+    async def url(base: str, account: str, list_id: str, recipient: str, message_id: str) -> str:
+        return f"{base}/off?{list_id}&{recipient}&{message_id.strip('<>')}"
+
+    shop.services.mail_merge._lists = Lists(base, contains, url)
+    _, answer = await shop.call("POST", f"/v1/account/{account}/submit", fields)
+    skipped, sent = answer["mailMerge"]
+    assert (skipped["success"], skipped["to"]) == (True, entry(SALES)["to"])
+    assert skipped["skipped"] == {"reason": "unsubscribe", "listId": "news"}
+    await shop.run_due()
+    (mail,) = shop.arrived(RITA, sent["messageId"])
+    link = f"https://mail.contoso.example/off?news&{RITA}&{sent['messageId'].strip('<>')}"
+    assert body_of(mail, "plain") == f"Off: {link} {RITA}"
+    headers = parsed(mail)
+    assert headers["List-ID"] == "<news.mail.contoso.example>"
+    assert headers["List-Unsubscribe"] == f"<{link}>"
+    assert headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert not shop.world.mail.dump(SALES, "inbox")

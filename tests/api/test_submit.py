@@ -627,9 +627,6 @@ async def test_headers_that_are_not_the_callers_to_set_are_refused(office: Offic
     [
         ("raw", "RnJvbTogYQ=="),
         ("reference", {"message": "AAA"}),
-        ("template", "t1"),
-        ("render", {"format": "html"}),
-        ("mailMerge", [{"to": TO[0]}]),
         ("listId", "news"),
         ("trackOpens", True),
         ("trackClicks", True),
