@@ -175,10 +175,10 @@ async def test_exports_are_limited_cancelled_and_expire_and_end_with_their_accou
     shop.advance(25 * 3600)
     await shop.timers()
     assert (await shop.call("GET", f"/v1/account/{account}/exports"))[1]["total"] == 0
-    assert not await shop.services.tables["exports"].keys()
+    assert not await shop.services.tables["exports"].partition(account)
     last = await started(shop, account)
     await shop.run_for(60)
     assert await exported(shop, account, last)
     await shop.services.deletion.delete(account)
-    assert not await shop.services.tables["exports"].keys()
+    assert not await shop.services.tables["exports"].partition(account)
     assert await shop.services.blobs.get(f"exports/{last}.ndjson.gz") is None
