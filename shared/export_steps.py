@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from datetime import timedelta
 from typing import Any
 
 from shared.access import Access
 from shared.accounts import Accounts, Reach
 from shared.attachments import attachment_id
-from shared.clock import Clock, iso
+from shared.clock import Clock, iso, parse_time
 from shared.errors import CredentialError, GraphFailure, StorageConflict
 from shared.events import Events
 from shared.exports import CANCELLED, COMPLETED, FAILED, KEPT, PROCESSING, UNDER_WAY, Exports, blob_of
@@ -30,7 +31,7 @@ from shared.storage.tables import Row
 PATIENCE_S = (5, 15, 60, 300, 900, 1800, 3600, *(7200,) * 6)
 WATCH_S = 60
 FULL = 8 * 1024 * 1024  # characters of one part, about; a page may be divided
-LARGEST_ATTACHMENT = 20 * 1024 * 1024
+LARGEST_ATTACHMENT, LARGEST_CONTENTS = 20 * 1024 * 1024, 40 * 1024 * 1024  # of one, of all in one message
 Json = dict[str, Any]
 
 
@@ -59,7 +60,10 @@ class ExportSteps:
         if job["step"] != row.value["step"]:
             await self._exports.queue(row.value, WATCH_S)
             return
-        wait_s: float = 0
+        wait_s = self._to_wait_s(row.value)
+        if wait_s > 0:
+            await self._exports.queue(row.value, wait_s)
+            return
         try:
             value = await self._worked(row.value, await self._accounts.reading_reach(record))
         except (CredentialError, GraphFailure) as failure:
@@ -78,9 +82,16 @@ class ExportSteps:
         transient = failure.transient if isinstance(failure, CredentialError) else is_transient(failure)
         if transient and value["failures"] < len(PATIENCE_S):
             asked = failure.retry_after_s if isinstance(failure, GraphFailure) else 0
-            return value | {"failures": value["failures"] + 1}, max(asked or 0, PATIENCE_S[value["failures"]])
+            wait_s = max(asked or 0, PATIENCE_S[value["failures"]])
+            until = iso(self._clock() + timedelta(seconds=wait_s))
+            return value | {"failures": value["failures"] + 1, "notBefore": until}, wait_s
         text = failure.code if isinstance(failure, GraphFailure) else "The account can not be authenticated"
         return self._ended(value, FAILED, f"The mailbox could not be read: {text}"), 0
+
+    def _to_wait_s(self, value: Json) -> float:
+        """What is left of the wait after a failure."""
+        until = value["notBefore"]
+        return (parse_time(until) - self._clock()).total_seconds() if until else 0
 
     def _ended(self, value: Json, status: str, error: str | None = None) -> Json:
         expires = iso(self._clock() + KEPT)
@@ -194,11 +205,12 @@ class ExportSteps:
 
     async def _line(self, message: Json, tree: Tree, asked: Json, reach: Reach) -> tuple[str, int]:
         """One message as a line of the file, and how many of its attachments are too large to be in it."""
-        attachments, left_out = [], 0
+        attachments, left_out, room = [], 0, LARGEST_CONTENTS
         for one in message.get("attachments") or ():
             view = attachment_view(attachment_id(message["id"], one["id"]), one)
             if asked["includeAttachments"]:
-                content = await self._content(message["id"], one, reach)
+                room -= one.get("size") or 0
+                content = await self._content(message["id"], one, reach) if room >= 0 else None
                 left_out += content is None
                 view |= {"content": content} if content is not None else {}
             attachments.append(view)

@@ -64,7 +64,7 @@ class Exports:
         value = {
             "id": identity, "account": account, "birth": record.get("birth", ""), "request": asked,
             "status": QUEUED, "phase": "indexing", "created": iso(now), "expiresAt": iso(now + LONGEST_RUN),
-            "targets": [], "at": 0, "link": "", "offset": 0, "step": 0, "blocks": 0, "failures": 0,
+            "targets": [], "at": 0, "link": "", "offset": 0, "step": 0, "blocks": 0, "failures": 0, "notBefore": "",
             "truncated": False, "error": None, "told": False,
             "mostBytes": min(settings.get("exportMaxSize") or LARGEST, LARGEST),
             "mostMessages": settings.get("exportMaxMessages") or MOST_MESSAGES,
@@ -138,13 +138,16 @@ class Exports:
     async def delete(self, account: str, identity: str) -> Json:
         """Cancels an export that is under way, or removes one that has ended. NotFound."""
         while True:
-            row = await self._own(account, identity)
+            try:
+                row = await self._own(account, identity)
+            except RecordDamaged:
+                row = Row(storable(account), identity, {"status": FAILED})
             try:
                 if row.value["status"] in UNDER_WAY:
                     expires = iso(self._clock() + KEPT)
                     await self.save(row, row.value | {"status": CANCELLED, "expiresAt": expires})
                 else:
-                    await self._table.delete(row.partition, row.key, row.etag)
+                    await self._table.delete(row.partition, row.key, row.etag or None)
             except StorageConflict:
                 continue
             await self._blobs.delete(blob_of(identity))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -111,6 +112,7 @@ class MailMerge:
     async def _keep(self, record: Record, key: str, payload: str, results: list[Json]) -> Json | None:
         """Keeps the answer. None, or the answer of another call that was faster."""
         value = {"birth": record.get("birth", ""), "payload": payload, "answer": results}
+        value["writer"] = secrets.token_hex(8)
         row = Row(storable(record["account"]), _answer_key(key), value, columns={"at": iso(self._clock())})
         try:
             await self._answers.insert(row)
@@ -118,7 +120,7 @@ class MailMerge:
             kept = await self._kept(record, key)
             if kept is None:
                 await self._answers.put(row)  # one that is too old, or of an earlier account of this id
-            return None if kept is None or kept["answer"] == results else kept
+            return None if kept is None or kept["writer"] == value["writer"] else kept
         except RecordTooLarge:
             log.warning("the answer to a mail merge is too large to be kept; its entries keep their keys")
         return None

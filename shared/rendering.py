@@ -16,6 +16,8 @@ from shared.templates import Templates
 PARTS = ("subject", "text", "html", "previewText")
 LONGEST = {"subject": 10_240, "previewText": 1024}
 LONGEST_MARKDOWN = 500_000
+MOST_MARKS = 8000
+_MARKS = "[]*_|!<`~"
 Fields = dict[str, Any]
 
 
@@ -30,9 +32,10 @@ class Rendering:
         false. Raises NotFound for a template that this account does not have, ApiError 422 for one that can not be
         rendered."""
         fields = await self.with_template(record["account"], fields)
-        if not fields.get("render"):
+        asked = fields.get("render")
+        if asked is None or asked is False:
             return _without(fields, "render")
-        context = await self.context(record, fields["render"].get("params"))
+        context = await self.context(record, asked.get("params"))
         kit = Kit(fields)
         return await asyncio.to_thread(kit.filled, context, Budget())
 
@@ -94,7 +97,7 @@ class Kit:
             # The preview text is escaped when it is put into the HTML.
             text = render(program, context, escape=part == "html", budget=budget)
             if part == "html" and self._format == "markdown":
-                text = html_of_markdown(text)
+                text = html_of_markdown(text, budget)
         except (TemplateProblem, RecursionError) as problem:
             raise _failed(part, problem) from None
         if part == "subject":
@@ -104,11 +107,16 @@ class Kit:
         return text.strip()
 
 
-def html_of_markdown(text: str) -> str:
+def html_of_markdown(text: str, budget: Budget) -> str:
     """HTML from Markdown: CommonMark with tables and strike-through. HTML in it stays, since values were escaped
-    before; links that run scripts become text. TemplateProblem for what is too long."""
-    if len(text) > LONGEST_MARKDOWN:
-        raise TemplateProblem(f"Markdown can have at most {LONGEST_MARKDOWN} characters")
+    before; links that run scripts become text. TemplateProblem for what is too long.
+
+    The time it takes may grow with the square of the marks in the text, so these are limited, and paid for.
+    """
+    marks = sum(map(text.count, _MARKS))
+    if len(text) > LONGEST_MARKDOWN or marks > MOST_MARKS:
+        raise TemplateProblem(f"Markdown can have at most {LONGEST_MARKDOWN} characters, {MOST_MARKS} of them marks")
+    budget.step(marks * marks // 1000)
     from markdown_it import MarkdownIt
 
     converter = MarkdownIt("commonmark").enable(["table", "strikethrough"])

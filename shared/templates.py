@@ -59,6 +59,21 @@ def _suffix_of(identity: str) -> bytes | None:
     return raw[_PREFIX:] if len(raw) >= _PREFIX and encode(raw) == identity else None
 
 
+def _partition_of(identity: str) -> str | None:
+    """Where a template of this id lies; None for what is no id of ours, "" where the id does not tell: that of an
+    account with a very long id does not hold it."""
+    suffix = _suffix_of(identity)
+    if suffix is None:
+        return None
+    try:
+        account = suffix.decode()
+    except UnicodeDecodeError:
+        return "" if suffix.startswith(b"\0") else None
+    if suffix.startswith(b"\0"):
+        return ""
+    return storable(account) if account else SHARED
+
+
 def not_found() -> NotFound:
     return NotFound("Document was not found", "NotFound")
 
@@ -114,7 +129,11 @@ class Templates:
 
     async def delete(self, identity: str) -> dict[str, Any]:
         """`{deleted, account, id}`; `deleted` is false for an unknown one."""
-        row = await self._live(identity)
+        try:
+            row = await self._live(identity)
+        except RecordDamaged:
+            partition = _partition_of(identity) or ""  # the sweep finds its content
+            return {"deleted": await self._table.delete(partition, identity), "account": None, "id": identity}
         if row is None:
             return {"deleted": False, "account": None, "id": identity}
         return {"deleted": await self._remove(row), "account": row.value["account"], "id": identity}
@@ -183,16 +202,11 @@ class Templates:
         return row if owner is not None and owner.get("birth", "") == row.value.get("birth", "") else None
 
     async def _row(self, identity: str) -> Row | None:
-        suffix = _suffix_of(identity)
-        if suffix is None:
+        partition = _partition_of(identity)
+        if partition is None:
             return None
-        if suffix.startswith(b"\0"):  # of an account with a very long id, which the template's does not hold
-            rows = self._table.scan("RowKey eq @k", {"k": identity}, limit=1)
-            return next(iter([row async for row in rows]), None)
-        try:
-            partition = storable(suffix.decode()) if suffix else SHARED
-        except UnicodeDecodeError:
-            return None
+        if not partition:
+            return next(iter([row async for row in self._table.scan("RowKey eq @k", {"k": identity}, limit=1)]), None)
         return await self._table.get(partition, identity)
 
     # -- content -----------------------------------------------------------------------------------------------

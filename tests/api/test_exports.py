@@ -108,7 +108,7 @@ async def test_every_message_is_in_the_file_once_though_each_job_comes_twice(wor
     for number in range(45):
         shop.deliver(SUPPORT, f"mail {number}", text="x")
     filed = shop.deliver(SUPPORT, "filed", text="x")
-    shop.move(SUPPORT, filed, "archive")
+    shop.move(SUPPORT, filed, "deleteditems")
     await shop.settle()
     put = shop.queues.put
 
@@ -119,11 +119,11 @@ async def test_every_message_is_in_the_file_once_though_each_job_comes_twice(wor
             await put(name, job, delay_s + 90)
 
     shop.queues.put = twice  # type: ignore[method-assign]
-    identity = await started(shop, account, folders=["\\Inbox", "\\Archive", "Inbox"], textType="plain")
+    identity = await started(shop, account, folders=["\\Inbox", "\\Trash", "Inbox"], textType="plain")
     await shop.run_for(300)
     shop.queues.put = put  # type: ignore[method-assign]
     subjects = [line["subject"] for line in await exported(shop, account, identity)]
-    stored = [one["subject"] for name in ("inbox", "archive") for one in shop.world.mail.dump(SUPPORT, name)]
+    stored = [one["subject"] for name in ("inbox", "deleteditems") for one in shop.world.mail.dump(SUPPORT, name)]
     assert sorted(subjects) == sorted(stored)
     assert len(subjects) >= 46
     (event,) = await shop.events(account, "exportCompleted", "exportFailed")
@@ -175,10 +175,10 @@ async def test_exports_are_limited_cancelled_and_expire_and_end_with_their_accou
     shop.advance(25 * 3600)
     await shop.timers()
     assert (await shop.call("GET", f"/v1/account/{account}/exports"))[1]["total"] == 0
-    assert not await shop.services.tables["exports"].keys()
+    assert not await shop.services.tables["exports"].partition(account)
     last = await started(shop, account)
     await shop.run_for(60)
     assert await exported(shop, account, last)
     await shop.services.deletion.delete(account)
-    assert not await shop.services.tables["exports"].keys()
+    assert not await shop.services.tables["exports"].partition(account)
     assert await shop.services.blobs.get(f"exports/{last}.ndjson.gz") is None

@@ -3,11 +3,12 @@
 import secrets
 from collections.abc import AsyncIterator
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest_asyncio
 from azure.core.exceptions import ServiceRequestError
 
-from tests.api.test_templates import SLOW, body_of
+from tests.api.test_templates import SLOW, body_of, parsed
 from tests.support.application import Answer, Application
 from tests.support.desk import Desk, Json
 from tests.support.rest import keys_of
@@ -148,3 +149,31 @@ async def test_a_repeat_of_a_call_that_died_half_way_sends_only_what_is_missing(
     for number, one in enumerate(second["mailMerge"]):
         (mail,) = shop.arrived(RITA, one["messageId"])
         assert mail["body"]["content"].strip() == f"Hi {number}"
+
+
+async def test_who_left_a_list_gets_no_mail_of_it_and_the_others_a_way_off(workshop: Workshop) -> None:
+    """The entry says it was skipped; the other mail has the headers and the link that its template asks for."""
+    shop = workshop
+    account = await shop.application(SUPPORT)
+    fields = {
+        "listId": "news", "text": "Off: {{{rcpt.unsubscribeUrl}}} {{rcpt.address}}",
+        "mailMerge": [entry(SALES), entry(RITA)], "baseUrl": "https://mail.contoso.example",
+    }  # fmt: skip
+    assert await shop.services.blocklists.add("news", SALES, account=account)
+    _, answer = await shop.call("POST", f"/v1/account/{account}/submit", fields)
+    skipped, sent = answer["mailMerge"]
+    assert (skipped["success"], skipped["to"]) == (True, entry(SALES)["to"])
+    assert skipped["skipped"] == {"reason": "unsubscribe", "listId": "news"}
+    await shop.run_due()
+    (mail,) = shop.arrived(RITA, sent["messageId"])
+    _, link, address = body_of(mail, "plain").split(" ")
+    assert link.startswith("https://mail.contoso.example/unsubscribe?data=")
+    assert address == RITA
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(link).query).items()}
+    about = await shop.services.unsubscribing.asked(asked["data"], asked["sig"])
+    assert (about["list"], about["rcpt"], about["msg"]) == ("news", RITA, sent["messageId"])
+    headers = parsed(mail)
+    assert headers["List-ID"] == "<news.mail.contoso.example>"
+    assert "".join(headers["List-Unsubscribe"].split()) == f"<{link}>"
+    assert headers["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+    assert not shop.world.mail.dump(SALES, "inbox")

@@ -33,7 +33,7 @@ async def opened(app: Application, tenant: Tenant) -> AsyncIterator[tuple[Desk, 
     """A desk with one mailbox."""
     await tenant.reset()
     desk = Desk(app, tenant)
-    await desk.settings(webhooksEnabled=False)
+    await desk.settings(webhooksEnabled=False, serviceUrl=None)
     yield desk, await desk.own(label="Ann's Shop")
     await desk.close()
 
