@@ -32,8 +32,8 @@ class Flushing:
         """Marks the account and queues the work; NotFound, or 429 while another flush is under way. `fields` may
         hold `notifyFrom` (now without it), `syncFrom` and `imapIndexer`."""
         now = self._clock()
-        wish = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR), "fields": {"notifyFrom": iso(now)}}
-        wish["fields"] |= {name: value for name, value in fields.items() if value is not None}
+        given = {name: value for name, value in fields.items() if value is not None}
+        wish = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR), "fields": {"notifyFrom": iso(now)} | given}
         # Before the mark, so that what is marked is also done when this process dies.
         await self._accounts.queue_job(account, "flush", SOON_S, flush=wish["id"])
 
@@ -58,14 +58,14 @@ class Flushing:
         for forget in self._forget:
             await forget(account)
         await self._accounts.queue_job(account, "initialise", SOON_S)
-        fields = record["flushing"]["fields"]
+        fields: Record = record["flushing"]["fields"]
 
         def done(current: Record) -> Record:
             if (current.get("flushing") or {}).get("id") != flush:
                 return current
             kept = {name: value for name, value in current.items() if name not in ("flushing", "initialized")}
-            news = fields | {"flushed": flush, "heardUntil": min(fields["notifyFrom"], iso(self._clock()))}
-            return kept | news | _connecting(current)
+            news = {"flushed": flush, "heardUntil": min(fields["notifyFrom"], iso(self._clock()))}
+            return kept | fields | news | _connecting(current)
 
         await self._accounts.change(account, done)
         await self._accounts.queue_job(account, "initialise")
