@@ -33,8 +33,7 @@ class Flushing:
         hold `notifyFrom` (now without it), `syncFrom` and `imapIndexer`."""
         now = self._clock()
         given = {name: value for name, value in fields.items() if value is not None}
-        wish: Record = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR)}
-        wish["fields"] = {"notifyFrom": iso(now)} | given
+        wish = {"id": secrets.token_hex(8), "until": iso(now + LOCKED_FOR), "fields": {"notifyFrom": iso(now)} | given}
         # Before the mark, so that what is marked is also done when this process dies.
         await self._accounts.queue_job(account, "flush", SOON_S, flush=wish["id"])
 
@@ -65,8 +64,8 @@ class Flushing:
             if (current.get("flushing") or {}).get("id") != flush:
                 return current
             kept = {name: value for name, value in current.items() if name not in ("flushing", "initialized")}
-            news = fields | {"flushed": flush, "heardUntil": min(fields["notifyFrom"], iso(self._clock()))}
-            return kept | news | _connecting(current)
+            news = {"flushed": flush, "heardUntil": min(fields["notifyFrom"], iso(self._clock()))}
+            return kept | fields | news | _connecting(current)
 
         await self._accounts.change(account, done)
         await self._accounts.queue_job(account, "initialise")
