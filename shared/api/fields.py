@@ -150,8 +150,8 @@ def _empty(schema: dict[str, Any]) -> list[dict[str, Any]]:
 _FLAGS = {"type": "boolean"}, {"type": "string", "pattern": "^(?:true|false|[YyNn]|[Yy]es|[Nn]o|on|off|0|1)$"}
 _MOMENTS = (
     {"type": "string", "format": "date-time"},
-    {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-    {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+    {"type": "string", "pattern": r"^[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])$"},
+    {"type": "integer", "minimum": -62135596800000, "maximum": 253402300799999},
 )
 
 Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"anyOf": [*_FLAGS, {"enum": [0, 1]}]})]

@@ -118,12 +118,12 @@ async def _with_body(request: Request) -> Request:
 def _decoded(request: Request, name: str) -> str:
     """One path segment, percent-decoded exactly once (1.1)."""
     try:
-        value = unquote(request.path_params[name], errors="strict").strip()
+        value = unquote(request.path_params[name], errors="strict")
     except UnicodeDecodeError:
         raise InvalidInput.field(name, f'"{name}" is not valid UTF-8') from None
-    if not value or len(value) > 256:
+    if not value.strip() or len(value) > 256:
         raise InvalidInput.field(name, f'"{name}" length must be less than or equal to 256 characters long')
-    return value
+    return value.strip()
 
 
 def account_id(request: Request) -> str:

@@ -9,7 +9,15 @@ import ipaddress
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from shared.api.fields import (
     Absent,
@@ -381,6 +389,9 @@ class SubmitMessage(Input):
         return " ".join(value.splitlines()) if value else value
 
 
+EventName = Annotated[str, WithJsonSchema({"enum": ["*", *EVENT_TYPES]})]
+
+
 class SettingsBody(Input):
     """POST /v1/settings: the keys with an effect (17). Null removes a setting."""
 
@@ -390,7 +401,7 @@ class SettingsBody(Input):
     serviceSecretOld: Literal["******"] | None = None
     webhooksEnabled: Boolean | None = None
     webhooks: Annotated[Url | None, Absent] = None
-    webhookEvents: Annotated[list[str] | None, Single] = None
+    webhookEvents: Annotated[list[EventName] | None, Single] = None
     webhooksCustomHeaders: list[Header] | None = None
     notifyHeaders: Annotated[list[Text256] | None, Single] = None
     notifyText: Boolean | None = None
