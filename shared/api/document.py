@@ -147,7 +147,7 @@ def _parameters(method: str, path: str, one: Json, example: Example, guarded: bo
             found.append(
                 {"name": given["name"], "in": "query", "required": given["required"], "schema": schema} | shown
             )
-    if one.get("x-names-in-query"):
+    if one.get("x-names-in-query") and path == "/v1/settings":
         found += [_flag(name, name in example.query) for name in sorted({*KEYS, "eventTypes"})]
     names = ["Idempotency-Key"] if f"{method} {path}" in IDEMPOTENT else []
     names += ["x-ee-timeout"] if guarded else []
@@ -168,7 +168,7 @@ def _flag(name: str, shown: bool) -> Json:
 
 
 def _responses(path: str, one: Json, example: Example, guarded: bool) -> Json:
-    statuses = {*GUARDED} if guarded else set()
+    statuses = {*GUARDED} if guarded else {500} | ({400, 404, 503} if one["parameters"] else set())
     statuses |= {413} if "requestBody" in one else set()
     statuses |= {409} if "{account}" in path else set()
     statuses |= {int(status) for status in one["responses"] if int(status) in STATUSES}
