@@ -40,9 +40,9 @@ RULES_BETWEEN_FIELDS = {
     "POST /v1/tokens",  # metadata is a text that holds JSON
 }
 ADVICE = (
-    "The description and the answers differ. Describe it (statuses: `responses=` of the route; conversions: `Lenient` or "
-    "WithJsonSchema in the field; answers: shared/api/examples.py), or, for a rule between fields, name the operation in "
-    "RULES_BETWEEN_FIELDS"
+    "The description and the answers differ. Describe it (statuses: `responses=` of the route; conversions: `Lenient` "
+    "or WithJsonSchema in the field; answers: shared/api/examples.py), or, for a rule between fields, name the "
+    "operation in RULES_BETWEEN_FIELDS"
 )
 
 
