@@ -32,7 +32,7 @@ def build_app(world: World, *, graph: bool = True) -> web.Application:
             log_requests(world),
             graph_answers(lambda request: surface_of(request.path) in ("graph", "upload"), lambda: world.clock.now()),
             apply_faults(world),
-            keep_journal(world),
+            *([keep_journal(world)] if graph else []),
         ],
     )
     add_control_routes(app, world)
