@@ -283,13 +283,16 @@ class Tenant(Service):
     name = "tenant"
     ready_path = "/_tenant/switches"
 
-    def __init__(self, port: int = 0, *, service_url: str = "", logs: Path = LOGS) -> None:
+    def __init__(
+        self, port: int = 0, *, service_url: str = "", journal: Path | None = None, logs: Path = LOGS
+    ) -> None:
         super().__init__(port, logs)
-        self.service_url = service_url
+        self.service_url, self.journal = service_url, journal
 
     def command(self) -> list[str]:
-        """`python -m local.tenant`, told where the app will be."""
+        """`python -m local.tenant`, told where the app will be and where to keep its journal."""
         command = [sys.executable, "-m", "local.tenant", "--port", str(self.port)]
+        command += ["--journal", str(self.journal)] if self.journal else []
         return [*command, "--service-url", self.service_url] if self.service_url else command
 
 

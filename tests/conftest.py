@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from local import services
+from local.tenant.world import World
+from tests.support import graph_contract
 from tests.support.application import Application
+from tests.support.graph_contract import Observer
 from tests.support.receiver import Receiver
 from tests.support.tenant import Tenant
 from tests.support.workshop import Workshop
@@ -37,10 +40,33 @@ def app_port() -> int:
 
 
 @pytest.fixture(scope="session")
-def tenant(app_port: int, service_logs: Path) -> Iterator[Tenant]:
-    """The local Microsoft 365 tenant and its control routes."""
-    with services.Tenant(service_url=f"http://{services.LOOPBACK}:{app_port}", logs=service_logs) as service:
+def tenant(app_port: int, service_logs: Path, graph_observer: Observer) -> Iterator[Tenant]:
+    """The local Microsoft 365 tenant and its control routes; its journal is observed."""
+    journal = service_logs / "graph.jsonl" if graph_contract.is_available() else None
+    if journal:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        journal.unlink(missing_ok=True)
+        graph_observer.watch(journal)
+    url = f"http://{services.LOOPBACK}:{app_port}"
+    with services.Tenant(service_url=url, journal=journal, logs=service_logs) as service:
         yield Tenant(service)
+
+
+@pytest.fixture(scope="session")
+def graph_observer() -> Observer:
+    """What compares every exchange at Graph with the official description."""
+    observer = Observer()
+    if graph_contract.is_available():
+        World.journal = staticmethod(observer.take)
+    return observer
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graph_contract_of_this_module(graph_observer: Observer) -> Iterator[None]:
+    """After every module: what the app sent to Graph and what the tenant answered was as Microsoft describes it."""
+    yield
+    problems = graph_observer.problems()
+    assert not problems, "at Microsoft Graph, during the tests of this file:\n" + "\n".join(problems)
 
 
 @pytest.fixture(scope="session")

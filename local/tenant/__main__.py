@@ -6,10 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import signal
+from pathlib import Path
 
 from aiohttp import web
 
 from .app import build_app
+from .journal import to_file
 from .world import World
 
 
@@ -24,12 +26,15 @@ def _arguments() -> argparse.Namespace:
         default=[],
         help="a service to sign in to; its /oauth is a redirect URI of the seeded app (may repeat)",
     )
+    parser.add_argument("--journal", type=Path, help="a file that gets a line of JSON for every exchange at Graph")
     return parser.parse_args()
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
     world = World()
     world.service_urls = list(arguments.service_url)
+    if arguments.journal:
+        world.journal = to_file(arguments.journal)
     if not arguments.empty:
         world.seed()
     runner = web.AppRunner(build_app(world), access_log=None)

@@ -9,6 +9,7 @@ from aiohttp import web
 from .control import add_control_routes
 from .errors import graph_answers
 from .faults import apply_faults
+from .journal import keep_journal
 from .login_authorize import add_authorize_routes
 from .login_discovery import add_discovery_routes
 from .login_token import add_token_route
@@ -31,6 +32,7 @@ def build_app(world: World, *, graph: bool = True) -> web.Application:
             log_requests(world),
             graph_answers(lambda request: surface_of(request.path) in ("graph", "upload"), lambda: world.clock.now()),
             apply_faults(world),
+            *([keep_journal(world)] if graph else []),
         ],
     )
     add_control_routes(app, world)

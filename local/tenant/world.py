@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .directory import Directory
 from .faults import Faults
@@ -71,6 +72,7 @@ class World:
     login: Login
     mail: MailStore
     notifier: Notifier
+    journal: Callable[[dict[str, Any]], None] | None = None  # see journal.py; a reset leaves it
 
     def __init__(self, base_url: str = "") -> None:
         self.base_url = base_url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -124,5 +125,12 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(SealBroken, sealed)
 
 
+class _Envelope(JSONResponse):
+    """JSON that also carries what no UTF-8 can, in escapes: a refusal may name a lone surrogate that was sent."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode("ascii")
+
+
 def _answer(error: ApiError) -> JSONResponse:
-    return JSONResponse(error.envelope(), error.status, error.headers)
+    return _Envelope(error.envelope(), error.status, error.headers)

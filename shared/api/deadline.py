@@ -19,8 +19,8 @@ _going_on: set[asyncio.Task[Response]] = set()
 
 def patience_s(request: Request) -> float | None:
     """Seconds the caller waits; None: to the end. InvalidInput names the header."""
-    text = request.headers.get(HEADER, "").strip()
-    if not text:
+    text = request.headers.get(HEADER)
+    if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 7 and int(text) <= LONGEST_MS):
         raise InvalidInput.field(HEADER, f'"{HEADER}" must be a whole number of milliseconds up to {LONGEST_MS}')

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from shared.api.examples import EXAMPLES, PATH_VALUES, Example
+from shared.api.queue_routes import QUEUES
 from shared.api.settings_routes import KEYS
 
 Json = dict[str, Any]
@@ -36,6 +37,7 @@ STATUSES = {
     504: ("Timeout", "The work took longer than `x-ee-timeout`. Writing goes on."),
 }
 PATHS_LONG = {"attachment": 2048}  # the others are at most 256 characters long
+PATH_CHOICES = {"queue": list(QUEUES)}
 TAGS = ("Account", "Authentication", "Mailbox", "Message", "Submit", "Outbox", "Templates", "Webhooks")  # first
 GUARDED = (400, 401, 403, 404, 429, 500, 503, 504)
 _HEADERS: dict[str, Json] = {
@@ -145,7 +147,7 @@ def _parameters(method: str, path: str, one: Json, example: Example, guarded: bo
             found.append(
                 {"name": given["name"], "in": "query", "required": given["required"], "schema": schema} | shown
             )
-    if one.get("x-names-in-query"):
+    if one.get("x-names-in-query") and path == "/v1/settings":
         found += [_flag(name, name in example.query) for name in sorted({*KEYS, "eventTypes"})]
     names = ["Idempotency-Key"] if f"{method} {path}" in IDEMPOTENT else []
     names += ["x-ee-timeout"] if guarded else []
@@ -153,7 +155,9 @@ def _parameters(method: str, path: str, one: Json, example: Example, guarded: bo
 
 
 def _path_parameter(name: str, example: Example) -> Json:
-    schema = {"type": "string", "minLength": 1, "maxLength": PATHS_LONG.get(name, 256)}
+    schema: Json = {"type": "string", "minLength": 1, "maxLength": PATHS_LONG.get(name, 256)}
+    if name in PATH_CHOICES:
+        schema = {"type": "string", "enum": PATH_CHOICES[name]}
     value = example.path.get(name, PATH_VALUES.get(name, name))
     return {"name": name, "in": "path", "required": True, "schema": schema, "example": value}
 
@@ -164,7 +168,7 @@ def _flag(name: str, shown: bool) -> Json:
 
 
 def _responses(path: str, one: Json, example: Example, guarded: bool) -> Json:
-    statuses = {*GUARDED} if guarded else set()
+    statuses = {*GUARDED} if guarded else {500} | ({400, 404, 503} if one["parameters"] else set())
     statuses |= {413} if "requestBody" in one else set()
     statuses |= {409} if "{account}" in path else set()
     statuses |= {int(status) for status in one["responses"] if int(status) in STATUSES}
@@ -184,12 +188,13 @@ def _answer(example: Example) -> Json:
 
 
 def shape_of(value: Any) -> Json:
-    """What an example tells of its kind. Other fields may come with it, and those that are unknown may be null."""
+    """What an example tells of its kind. Other fields may come with it, and all may be null; what is null or false in
+    the example may be of another kind, too."""
     if isinstance(value, dict):
-        return {"type": "object", "properties": {name: shape_of(inner) for name, inner in value.items()}}
+        return {"type": ["object", "null"], "properties": {name: shape_of(inner) for name, inner in value.items()}}
     if isinstance(value, list):
-        return {"type": "array"} | ({"items": shape_of(value[0])} if value else {})
-    if value is None:
+        return {"type": ["array", "null"]} | ({"items": shape_of(value[0])} if value else {})
+    if value is None or value is False:
         return {}
     names = {bool: "boolean", int: "number", float: "number", str: "string"}
     return {"type": [names[type(value)], "null"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -27,6 +27,7 @@ from shared.clock import iso, parse_time
 
 _TRUE = {"true", "y", "1", "yes", "on"}
 _FALSE = {"false", "n", "0", "no", "off"}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EMAIL = re.compile(r"[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+@[^\s@<>\"(),:;\[\]\\\x00-\x1f\x7f]+")
 
 
@@ -98,8 +99,8 @@ def _moment(value: Any) -> str:
     try:
         if isinstance(value, str) and not re.fullmatch(r"\d{1,16}", value):
             return iso(parse_time(value))
-        return iso(datetime.fromtimestamp(float(value) / 1000, tz=UTC))
-    except (ValueError, OverflowError, OSError):
+        return iso(_EPOCH + timedelta(milliseconds=int(value) if isinstance(value, str) else value))
+    except (ValueError, OverflowError):
         raise ValueError("must be a valid date") from None
 
 
@@ -150,8 +151,8 @@ def _empty(schema: dict[str, Any]) -> list[dict[str, Any]]:
 _FLAGS = {"type": "boolean"}, {"type": "string", "pattern": "^(?:true|false|[YyNn]|[Yy]es|[Nn]o|on|off|0|1)$"}
 _MOMENTS = (
     {"type": "string", "format": "date-time"},
-    {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-    {"type": "integer", "minimum": 0, "maximum": 253402300799999},
+    {"type": "string", "pattern": r"^[12]\d{3}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])$"},
+    {"type": "integer", "minimum": -62135596800000, "maximum": 253402300799999},
 )
 
 Boolean = Annotated[bool, BeforeValidator(boolean), WithJsonSchema({"anyOf": [*_FLAGS, {"enum": [0, 1]}]})]

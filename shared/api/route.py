@@ -215,12 +215,12 @@ def _shown(text: str, otherwise: str) -> str:
 def _decoded(request: Request, name: str, longest: int = 256) -> str:
     """One path segment, percent-decoded exactly once (1.1)."""
     try:
-        value = unquote(request.path_params[name], errors="strict").strip()
+        value = unquote(request.path_params[name], errors="strict")
     except UnicodeDecodeError:
         raise InvalidInput.field(name, f'"{name}" is not valid UTF-8') from None
-    if not value or len(value) > longest:
+    if not value.strip() or len(value) > longest:
         raise InvalidInput.field(name, f'"{name}" length must be less than or equal to {longest} characters long')
-    return value
+    return value.strip()
 
 
 def account_id(request: Request) -> str:

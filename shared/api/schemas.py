@@ -9,7 +9,15 @@ import ipaddress
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from shared.api.fields import (
     Absent,
@@ -393,6 +401,9 @@ class SubmitMessage(MergeRules):
         return " ".join(value.splitlines()) if value else value
 
 
+EventName = Annotated[str, WithJsonSchema({"enum": ["*", *EVENT_TYPES]})]
+
+
 class SettingsBody(FurtherSettings):
     """POST /v1/settings (17). Null removes a setting."""
 
@@ -402,7 +413,7 @@ class SettingsBody(FurtherSettings):
     serviceSecretOld: Literal["******"] | None = None
     webhooksEnabled: Boolean | None = None
     webhooks: Annotated[Url | None, Absent] = None
-    webhookEvents: Annotated[list[str] | None, Single] = None
+    webhookEvents: Annotated[list[EventName] | None, Single] = None
     webhooksCustomHeaders: list[Header] | None = None
     notifyHeaders: Annotated[list[Text256] | None, Single] = None
     notifyText: Boolean | None = None

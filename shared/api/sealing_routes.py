@@ -33,7 +33,7 @@ async def start_resealing(services: Provided) -> dict[str, Any]:
     return await services.resealing.start()
 
 
-@router.post("/v1/settings/recover", openapi_extra=operation("admin", "write"))
+@router.post("/v1/settings/recover", openapi_extra=operation("admin", "write"), responses={409: {}})
 async def recover_settings(body: Recovery, services: Provided) -> dict[str, Any]:
     """Starts anew with the given settings where the stored ones can not be read: their key is lost, or the record
     is damaged. 409 where they can."""

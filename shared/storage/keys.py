@@ -8,6 +8,7 @@ byte outside a small alphabet is written `=XX`, and what grows too long ends in 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from collections.abc import Callable
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._@-")
 _LONGEST = 300
 _KEPT = 200
+_IMPOSSIBLE = re.compile(r"[/\\#?\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONGEST_OF_ALL = 512  # 1 KiB of UTF-16
 
 
 def storable(text: str) -> str:
@@ -25,6 +28,12 @@ def storable(text: str) -> str:
         return key
     # `=~` cannot come out of the escaping above, so a shortened key never equals a plain one.
     return f"{key[:_KEPT]}=~{hashlib.sha256(raw).hexdigest()}"
+
+
+def possible(*keys: str) -> bool:
+    """Whether records can have these keys. An id from a caller that can not be one names nothing; asked for it, Table
+    Storage answers with an error that looks like an outage."""
+    return not any(_IMPOSSIBLE.search(key) or len(key) > _LONGEST_OF_ALL for key in keys)
 
 
 def digest(*parts: str) -> str:

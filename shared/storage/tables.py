@@ -19,6 +19,7 @@ from typing import Any
 
 from shared.errors import RecordDamaged, RecordTooLarge, StorageConflict
 from shared.storage.account import TIMEOUTS, StorageAccount
+from shared.storage.keys import possible
 
 _CHUNK = 64 * 1024
 _CHUNKS = 14
@@ -138,6 +139,8 @@ class Table:
         RecordDamaged when it cannot be read."""
         from azure.core.exceptions import ResourceNotFoundError
 
+        if not possible(partition, key):
+            return None
         select = None if columns is None else [*_DOCUMENT, *columns]
         try:
             entity = await self._client.get_entity(partition, key, select=select)
@@ -215,6 +218,8 @@ class Table:
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceModifiedError
 
+        if not possible(partition, key):
+            return False
         condition = {"etag": etag, "match_condition": MatchConditions.IfNotModified} if etag else {}
         statuses: list[int] = []
 
