@@ -120,7 +120,7 @@ def test_pipeline_defaults_are_those_of_the_parameters() -> None:
 
 @pytest.mark.parametrize("path", DEPLOYING, ids=["github", "azure"])
 def test_pipelines_check_deploy_look_and_go_back(path: Path) -> None:
-    """Tests and the template first, then what-if or deployment, the smoke test, and the last good package if it fails."""
+    """Tests and the template first, then what-if or deployment, the smoke test, else the last good package."""
     text = path.read_text() + (ROOT / ".github/workflows/ci.yml").read_text() * (path == DEPLOYING[0])
     for step in (
         "make test", "az bicep build", "az bicep lint", "scripts/package.py", "azd provision --preview",

@@ -106,7 +106,8 @@ SEEDED = {
     "a value outside its choices": ("minimumTlsVersion: 'TLS1_2'", "accessTier: 'Warm'", "Warm"),
     "a wrong type": ("isLocalUserEnabled: false", "isLocalUserEnabled: 'no'", "not of type bool"),
     "a missing property": ("  kind: 'StorageV2'\n", "", "kind: missing"),
-    "an unknown version": ("storageAccounts@2025-06-01' = {\n  name: name", "storageAccounts@2025-06-02' = {\n  name: name", "no Microsoft"),
+    "an unknown version": ("resource account 'Microsoft.Storage/storageAccounts@2025-06-01'",
+                           "resource account 'Microsoft.Storage/storageAccounts@2025-06-02'", "no Microsoft"),
 }  # fmt: skip
 
 

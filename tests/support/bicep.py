@@ -171,7 +171,7 @@ class Evaluator:
                 parts.append(text_of(child))
             elif child.type == "interpolation":
                 value = self.value(child.children[1])
-                parts.append("${%s}" % value.text if isinstance(value, Unknown) else str(value))
+                parts.append(f"${{{value.text}}}" if isinstance(value, Unknown) else str(value))
         return "".join(parts)
 
     def _number(self, node: Node) -> int:
