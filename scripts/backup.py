@@ -7,7 +7,7 @@ Which account: STORAGE_ACCOUNT_NAME (an output of azd; signed in with `az login`
 AzureWebJobsStorage with a connection string. Needs the packages of requirements.txt.
 
 Saved are accounts, sign-ins, OAuth2 apps, tokens, settings, places in mailboxes, dead letters, and waiting mail with
-its contents. Everything secret in it is sealed: without the key ring the copy opens nothing, so keep the ring elsewhere.
+its contents. Everything secret in it is sealed: without the key ring the copy opens nothing, so keep it elsewhere.
 
 A restored place in a mailbox is that of the copy: what came since is told by webhooks, under the ids it was told under.
 Waiting mail is left out unless asked for, because what was sent since the copy would be sent again. Restore into an
@@ -33,7 +33,7 @@ KEPT = (
     "events", "schedule", "poison",
 )  # fmt: skip
 WAITING = ("outbox", "idempotency")
-OPTIONAL = ("templates", "blocklists", "exports")  # where a version of the app has them
+OPTIONAL = ("templates", "blocklists", "changefeed")  # where a version of the app has them
 CONTAINER = "bodies"
 FORMAT = 1
 Entity = dict[str, Any]
