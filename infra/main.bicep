@@ -74,7 +74,7 @@ param graphCloud string = ''
 @description('Public base URL, when the service has a domain of its own. Empty: the address of the function app.')
 param serviceUrl string = ''
 
-@description('SHA-256 of the first API token, lower-case hex, or `none`. The token itself is never given to Azure.')
+@description('SHA-256 of the first API token, lower-case hex; `none` or `new` as words. The token itself is never given to Azure.')
 param bootstrapTokenId string = ''
 
 @secure()
@@ -300,7 +300,7 @@ module api 'app/api.bicep' = {
     secretsUrl: vault.outputs.secretsUrl
     subnetId: network.?outputs.integrationSubnetId ?? ''
     serviceUrl: publicUrl
-    bootstrapTokenId: bootstrapTokenId == 'none' ? '' : bootstrapTokenId
+    bootstrapTokenId: length(bootstrapTokenId) == 64 ? bootstrapTokenId : ''
     oauthClientId: clientId
     oauthCredential: empty(clientId) ? 'none' : entraCredential
     oauthProvider: entraAccess == 'application' ? 'outlookService' : 'outlook'

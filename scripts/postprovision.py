@@ -18,8 +18,8 @@ LOGIN = {
 
 def first_token() -> str:
     """A new token, known to the app by its id; "" when there is one already (or `none` is wanted), or nobody would
-    see it."""
-    if setting("BOOTSTRAP_TOKEN_ID") or in_pipeline():
+    see it. `new` asks for another one."""
+    if setting("BOOTSTRAP_TOKEN_ID") not in ("", "new") or in_pipeline():
         return ""
     token, identity = make()
     management, site = Management(), setting("FUNCTION_APP_NAME")
@@ -27,7 +27,10 @@ def first_token() -> str:
     if values is None:
         raise AzureFailed(f"there is no function app {site}")
     management.change_app_settings(site, values | {"BOOTSTRAP_TOKEN_ID": identity})
-    remember("BOOTSTRAP_TOKEN_ID", identity)
+    try:
+        remember("BOOTSTRAP_TOKEN_ID", identity)
+    except AzureFailed as problem:  # the app knows it, so it has to be shown; the next run learns the id from the app
+        print(f"(the azd environment does not know the token's id: {problem})", file=sys.stderr)
     return token
 
 

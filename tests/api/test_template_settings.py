@@ -151,6 +151,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a domain of its own": {"serviceUrl": "https://mail.contoso.example/"},
     "another national cloud": {"graphCloud": "dod"},
     "without a first token": {"bootstrapTokenId": "none"},
+    "with another first token": {"bootstrapTokenId": "new"},
 }  # fmt: skip
 
 

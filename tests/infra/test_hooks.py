@@ -212,6 +212,16 @@ def test_the_next_steps_can_be_pasted(deployment: Deployment, arm: Arm) -> None:
     assert json.loads(application)["oauth2"]["provider"] == "outlookService"
 
 
+def test_a_lost_token_is_replaced_when_asked_for(deployment: Deployment, arm: Arm) -> None:
+    """`new` is not overruled by the id that the app still has."""
+    arm.vaults, arm.sites = {"kv-x": True}, {"func-x": {"BOOTSTRAP_TOKEN_ID": "f" * 64}}
+    assert deployment.run("preprovision", **PLACE, BOOTSTRAP_TOKEN_ID="new").returncode == 0
+    assert "BOOTSTRAP_TOKEN_ID" not in deployment.values
+    done = deployment.run("postprovision", **DEPLOYED, BOOTSTRAP_TOKEN_ID="new")
+    (token,) = set(re.findall(r"\b[0-9a-f]{64}\b", done.stdout))
+    assert arm.sites["func-x"]["BOOTSTRAP_TOKEN_ID"] == hashlib.sha256(bytes.fromhex(token)).hexdigest()
+
+
 def test_no_token_is_made_where_none_is_wanted(deployment: Deployment, arm: Arm) -> None:
     """`none` takes the first token out of use for good."""
     arm.sites = {"func-x": {}}

@@ -229,6 +229,8 @@ class Evaluator:
             return self._known[name]
         if name == "empty":
             return not given[0]
+        if name == "length":
+            return len(given[0])
         if name == "string":
             return str(given[0]) if not isinstance(given[0], Unknown) else given[0]
         if name == "union" and all(isinstance(one, dict) for one in given):
