@@ -298,7 +298,7 @@ module api 'app/api.bicep' = {
     connectionString: monitoring.outputs.connectionString
     workspaceId: monitoring.outputs.workspaceId
     secretsUrl: vault.outputs.secretsUrl
-    subnetId: network.?outputs.integrationSubnetId ?? ''
+    subnetId: vnetEnabled ? (network.?outputs.integrationSubnetId ?? '') : ''
     serviceUrl: publicUrl
     bootstrapTokenId: length(bootstrapTokenId) == 64 ? bootstrapTokenId : ''
     oauthClientId: clientId
@@ -364,7 +364,7 @@ output STORAGE_ACCOUNT_NAME string = storage.outputs.name
 output ENTRA_APP_CLIENT_ID string = clientId
 
 @description('Object id of its enterprise application, or nothing when the registration was not made here.')
-output ENTRA_SERVICE_PRINCIPAL_ID string = registration.?outputs.servicePrincipalId ?? ''
+output ENTRA_SERVICE_PRINCIPAL_ID string = entraApp == 'create' ? (registration.?outputs.servicePrincipalId ?? '') : ''
 
 @description('Object id of the managed identity, for a federated credential made by hand.')
 output IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId

@@ -161,6 +161,18 @@ def test_defaults_in_the_parameter_file_are_those_of_the_template() -> None:
             assert told == text_of(main.parameters[name].children[-1]).strip("'"), name
 
 
+def test_outputs_of_modules_that_may_be_absent_are_asked_for_behind_their_condition() -> None:
+    """Resource Manager fails on a reference to what was not deployed; the branch that is not taken is not looked at."""
+    main = read(INFRA / "main.bicep")
+    text = (INFRA / "main.bicep").read_text()
+    optional = [name for name, node in main.modules.items() if any(c.type == "if_statement" for c in node.children)]
+    assert set(optional) == {"network", "registration"}
+    for name in optional:
+        assert f"{name}.outputs" not in text
+        for line in text.split("\n"):
+            assert f"{name}.?outputs" not in line or "?" in line.partition(f"{name}.?outputs")[0], line
+
+
 def test_no_secret_is_an_output() -> None:
     """Outputs are written into files on the machine that deploys."""
     for path in FILES:
