@@ -152,9 +152,9 @@ class Service:
             if state == "connected":
                 return "open", "it can be read"
             if state == "authenticationError":
-                code = problem.get("serverResponseCode")
-                kind = "refused" if code == "ApiRequestError" else "unclear"
-                return kind, str(problem.get("description") or problem.get("response"))
+                # Exchange's own refusal; a mailbox that is not there, or a sign-in that fails, says nothing of a scope.
+                answer = str(problem.get("response"))
+                return ("refused" if "ErrorAccessDenied" in answer else "unclear"), answer
             time.sleep(1)
         return "unclear", f"still {state} after {PATIENCE_S:.0f} s"
 

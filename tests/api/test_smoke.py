@@ -58,9 +58,12 @@ async def test_the_check_tells_whether_a_scope_limits(rest: Rest, app: Applicati
     assert status == 1, shown
     assert "does not limit" in shown
     path = f"/applications/{APPLICATION['clientId']}"
-    await tenant.control("PATCH", path, {"mailbox_allow_list": [SUPPORT]})
+    support = await tenant.change_principal(SUPPORT)
+    await tenant.control("PATCH", path, {"mailbox_allow_list": [support["id"]]})
     status, shown = await script(*command)
     assert status == 0, shown
+    status, shown = await script(*command[:-1], "nobody@contoso.example")
+    assert status == 3, shown
     await tenant.control("PATCH", path, {"mailbox_allow_list": []})
     status, shown = await script(*command)
     assert status == 3, shown
