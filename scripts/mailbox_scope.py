@@ -29,7 +29,7 @@ from typing import Any
 
 ROLES = ("Application Mail.ReadWrite", "Application Mail.Send")
 ATTRIBUTE, MARK = "CustomAttribute15", "graphpost"
-PATIENCE_S = 120.0
+PATIENCE_S = 200.0
 GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 ADDRESS = re.compile(r"[^@\s'\"`$;|&<>]+@[^@\s'\"`$;|&<>]+")
 Json = dict[str, Any]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -92,7 +93,7 @@ def test_every_graph_request_is_made_with_what_stays_of_the_sdk(script: ModuleTy
     words = script.words_of(ROOT / "shared")
     kept = mirrored(sdk, tmp_path / "msgraph", set(script.unreachable(sdk / "generated", words)))
     assert 10 < kept < 1500
-    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}", "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", REQUESTS], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300,
         check=False,
