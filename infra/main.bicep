@@ -74,7 +74,7 @@ param graphCloud string = ''
 @description('Public base URL, when the service has a domain of its own. Empty: the address of the function app.')
 param serviceUrl string = ''
 
-@description('SHA-256 of the first API token, lower-case hex. The token itself is never given to Azure.')
+@description('SHA-256 of the first API token, lower-case hex; `none` or `new` as words. The token itself is never given to Azure.')
 param bootstrapTokenId string = ''
 
 @secure()
@@ -298,9 +298,9 @@ module api 'app/api.bicep' = {
     connectionString: monitoring.outputs.connectionString
     workspaceId: monitoring.outputs.workspaceId
     secretsUrl: vault.outputs.secretsUrl
-    subnetId: network.?outputs.integrationSubnetId ?? ''
+    subnetId: vnetEnabled ? (network.?outputs.integrationSubnetId ?? '') : ''
     serviceUrl: publicUrl
-    bootstrapTokenId: bootstrapTokenId
+    bootstrapTokenId: length(bootstrapTokenId) == 64 ? bootstrapTokenId : ''
     oauthClientId: clientId
     oauthCredential: empty(clientId) ? 'none' : entraCredential
     oauthProvider: entraAccess == 'application' ? 'outlookService' : 'outlook'
@@ -364,7 +364,7 @@ output STORAGE_ACCOUNT_NAME string = storage.outputs.name
 output ENTRA_APP_CLIENT_ID string = clientId
 
 @description('Object id of its enterprise application, or nothing when the registration was not made here.')
-output ENTRA_SERVICE_PRINCIPAL_ID string = registration.?outputs.servicePrincipalId ?? ''
+output ENTRA_SERVICE_PRINCIPAL_ID string = entraApp == 'create' ? (registration.?outputs.servicePrincipalId ?? '') : ''
 
 @description('Object id of the managed identity, for a federated credential made by hand.')
 output IDENTITY_PRINCIPAL_ID string = identity.outputs.principalId

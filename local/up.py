@@ -52,7 +52,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--once", action="store_true", help="leave after the demo, with its status")
     parser.add_argument("--in-memory", action="store_true", help="storage that forgets everything at the end")
     parser.add_argument("--no-demo", action="store_true", help="only start, play nothing")
-    parser.add_argument("--without-app", action="store_true", help="start what the app needs; a debugger starts the app")
+    parser.add_argument("--without-app", action="store_true", help="start all but the app, for a debugger")
     for name, port in DEFAULT_PORTS.items():
         parser.add_argument(f"--{name}-port", type=int, help=f"default {port}, or a free one if taken")
     return parser.parse_args(arguments)

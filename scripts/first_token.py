@@ -2,7 +2,8 @@
 
     python scripts/first_token.py
 
-For a lost first token: `azd env set BOOTSTRAP_TOKEN_ID <id>`, then `azd provision`. The id is the SHA-256 of the token.
+Without azd the id is the parameter `bootstrapTokenId`. With azd, `azd env set BOOTSTRAP_TOKEN_ID new` and
+`azd provision` replace a lost token. The id is the SHA-256 of the token.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from typing import Any
 
 ROLES = ("Application Mail.ReadWrite", "Application Mail.Send")
 ATTRIBUTE, MARK = "CustomAttribute15", "graphpost"
-PATIENCE_S = 120.0
+PATIENCE_S = 200.0
 GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 ADDRESS = re.compile(r"[^@\s'\"`$;|&<>]+@[^@\s'\"`$;|&<>]+")
 Json = dict[str, Any]
@@ -71,7 +71,8 @@ def scope_commands(mailboxes: list[str], group: str, name: str) -> list[str]:
 def recipe(client_id: str, object_id: str, mailboxes: list[str], group: str, name: str) -> str:
     """The commands, in order, with what they are for."""
     roles = [
-        f"New-ManagementRoleAssignment -App {quoted(object_id)} -Role {quoted(role)} -CustomResourceScope {quoted(name)}"
+        f"New-ManagementRoleAssignment -App {quoted(object_id)} -Role {quoted(role)} "
+        f"-CustomResourceScope {quoted(name)}"
         for role in ROLES
     ]
     tests = [
@@ -94,7 +95,8 @@ def recipe(client_id: str, object_id: str, mailboxes: list[str], group: str, nam
         "# InScope must say True here, and False for every other mailbox.",
         *tests,
         "",
-        "# In Entra the app must have no consented Mail permissions: they hold for every mailbox, whatever the scope says.",
+        "# In Entra the app must have no consented Mail permissions: they hold for every mailbox,",
+        "# whatever the scope says.",
         "# Let it keep User.Read.All alone, and have an administrator consent to that.",
         "# Changes work after thirty minutes to two hours. Then see for yourself:",
         "#   python scripts/mailbox_scope.py check URL --inside <one of these> --outside <any other>",
@@ -123,8 +125,10 @@ class Service:
 
     def application(self, wanted: str) -> str:
         """The id of the OAuth2 app with application access."""
-        apps = [app for app in self.call("GET", "/v1/oauth2?pageSize=1000")["apps"] if app["provider"] == "outlookService"]
-        fitting = [app["id"] for app in apps if wanted in ("", app["id"])]
+        apps = self.call("GET", "/v1/oauth2?pageSize=1000")["apps"]
+        fitting = [
+            app["id"] for app in apps if app["provider"] == "outlookService" and wanted in ("", app["id"])
+        ]
         if len(fitting) != 1:
             raise OSError(f"there are {len(fitting)} OAuth2 apps with application access; name one with --app")
         return str(fitting[0])
@@ -148,9 +152,9 @@ class Service:
             if state == "connected":
                 return "open", "it can be read"
             if state == "authenticationError":
-                code = problem.get("serverResponseCode")
-                kind = "refused" if code == "ApiRequestError" else "unclear"
-                return kind, str(problem.get("description") or problem.get("response"))
+                # Exchange's own refusal; a mailbox that is not there, or a sign-in that fails, says nothing of a scope.
+                answer = str(problem.get("response"))
+                return ("refused" if "ErrorAccessDenied" in answer else "unclear"), answer
             time.sleep(1)
         return "unclear", f"still {state} after {PATIENCE_S:.0f} s"
 

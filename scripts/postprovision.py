@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Any
 
-from resource_manager import AzureFailed, Management, in_pipeline, remember, setting
 from first_token import make
+from resource_manager import AzureFailed, Management, in_pipeline, remember, setting
 
 LOGIN = {
     "AzureCloud": "https://login.microsoftonline.com",
@@ -15,8 +17,9 @@ LOGIN = {
 
 
 def first_token() -> str:
-    """A new token, known to the app by its id; "" when there is one already or nobody would see it."""
-    if setting("BOOTSTRAP_TOKEN_ID") or in_pipeline():
+    """A new token, known to the app by its id; "" when there is one already (or `none` is wanted), or nobody would
+    see it. `new` asks for another one."""
+    if setting("BOOTSTRAP_TOKEN_ID") not in ("", "new") or in_pipeline():
         return ""
     token, identity = make()
     management, site = Management(), setting("FUNCTION_APP_NAME")
@@ -24,7 +27,10 @@ def first_token() -> str:
     if values is None:
         raise AzureFailed(f"there is no function app {site}")
     management.change_app_settings(site, values | {"BOOTSTRAP_TOKEN_ID": identity})
-    remember("BOOTSTRAP_TOKEN_ID", identity)
+    try:
+        remember("BOOTSTRAP_TOKEN_ID", identity)
+    except AzureFailed as problem:  # the app knows it, so it has to be shown; the next run learns the id from the app
+        print(f"(the azd environment does not know the token's id: {problem})", file=sys.stderr)
     return token
 
 
@@ -44,31 +50,34 @@ def addresses() -> str:
     return "\n".join(f"  {name:<17} {value}" for name, value in lines if value)
 
 
+def call(path: str, body: dict[str, Any], token: str) -> str:
+    """A call of the API that can be pasted into a shell."""
+    return (
+        f"curl -X POST {setting('SERVICE_URL')}{path} \\\n"
+        f'       -H "Authorization: Bearer {token}" -H "Content-Type: application/json" \\\n'
+        f"       -d '{json.dumps(body)}'"
+    )
+
+
 def next_steps(token: str) -> str:
     """From here to the first shared mailbox."""
-    shown = token or "$TOKEN"
-    call = f'curl -X POST {setting("SERVICE_URL")}%s \\\n       -H "Authorization: Bearer {shown}" -H "Content-Type: application/json" \\\n       -d \'%s\''
-    sign_in = call % (
-        "/v1/authentication/form",
-        '{"account": "ann", "name": "Ann", "email": "ann@contoso.com", "redirectUrl": "https://contoso.com"}',
-    )
-    shared = call % (
-        "/v1/account",
-        '{"account": "support", "name": "Support", "email": "support@contoso.com", '
-        '"oauth2": {"auth": {"delegatedUser": "support@contoso.com", "delegatedAccount": "ann"}}}',
-    )
+    shown, shared = token or "$TOKEN", {"account": "support", "name": "Support", "email": "support@contoso.com"}
     if setting("ENTRA_ACCESS") == "application":
-        sign_in = "python scripts/mailbox_scope.py --help, and run what it prints in Exchange Online PowerShell"
-        shared = call % (
-            "/v1/account",
-            '{"account": "support", "name": "Support", "email": "support@contoso.com", '
-            '"oauth2": {"provider": "outlookService", "auth": {"user": "support@contoso.com"}}}',
-        )
+        second = "Let the app into mailboxes, by what this prints:"
+        command = "python scripts/mailbox_scope.py recipe --help"
+        oauth2: dict[str, Any] = {"provider": "outlookService", "auth": {"user": "support@contoso.com"}}
+        third = "Add the first shared mailbox:"
+    else:
+        second = "Somebody signs in, at the address that this answers:"
+        form = {"account": "ann", "name": "Ann", "email": "ann@contoso.com", "redirectUrl": "https://contoso.com"}
+        command = call("/v1/authentication/form", form, shown)
+        oauth2 = {"auth": {"delegatedUser": "support@contoso.com", "delegatedAccount": "ann"}}
+        third = "Add the first shared mailbox, to which Ann has Full Access:"
     return (
-        f"Next:\n  1. When `azd up` or `azd deploy` is through, see that it works:\n"
+        "Next:\n  1. When `azd up` or `azd deploy` is through, see that it works:\n"
         f"     make smoke URL={setting('SERVICE_URL')} TOKEN={shown}\n"
-        f"  2. {'Let the app into mailboxes:' if setting('ENTRA_ACCESS') == 'application' else 'Somebody signs in with the address that this answers:'}\n     {sign_in}\n"
-        f"  3. Add the first shared mailbox{'' if setting('ENTRA_ACCESS') == 'application' else ', to which Ann has Full Access'}:\n     {shared}"
+        f"  2. {second}\n     {command}\n"
+        f"  3. {third}\n     {call('/v1/account', {**shared, 'oauth2': oauth2}, shown)}"
     )
 
 

@@ -105,7 +105,7 @@ def is_closed(service: Service) -> str:
 def is_guarded(service: Service) -> str:
     """Security headers are set, and plain HTTP is not served"""
     answer = service.call("GET", "/health")
-    expect(answer.headers.get("x-content-type-options") == "nosniff", "X-Content-Type-Options is missing: see host.json")
+    expect(answer.headers.get("x-content-type-options") == "nosniff", "X-Content-Type-Options is missing")
     expect("max-age" in answer.headers.get("strict-transport-security", ""), "Strict-Transport-Security is missing")
     if not service.url.startswith("https://"):
         return "no TLS here: fine on this machine only"

@@ -155,7 +155,7 @@ class AccessTokens:
     def __init__(self, table: Table, clock: Clock, bootstrap: str, use: TokenUse, bootstrap_id: str = "") -> None:
         self._table, self._clock, self.use = table, clock, use
         self._noted: dict[str, datetime] = {}
-        self._bootstrap_ids = [token_id(bootstrap)] * bool(bootstrap) + [bootstrap_id] * bool(bootstrap_id)
+        self._bootstrap_ids = [one for one in (token_id(bootstrap) if bootstrap else "", bootstrap_id) if one]
 
     def _is_bootstrap(self, identity: str) -> bool:
         return any(hmac.compare_digest(identity, known) for known in self._bootstrap_ids)

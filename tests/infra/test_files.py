@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -120,7 +121,7 @@ def test_pipeline_defaults_are_those_of_the_parameters() -> None:
 
 @pytest.mark.parametrize("path", DEPLOYING, ids=["github", "azure"])
 def test_pipelines_check_deploy_look_and_go_back(path: Path) -> None:
-    """Tests and the template first, then what-if or deployment, the smoke test, and the last good package if it fails."""
+    """Tests and the template first, then what-if or deployment, the smoke test, else the last good package."""
     text = path.read_text() + (ROOT / ".github/workflows/ci.yml").read_text() * (path == DEPLOYING[0])
     for step in (
         "make test", "az bicep build", "az bicep lint", "scripts/package.py", "azd provision --preview",
@@ -151,6 +152,8 @@ def test_core_tools_would_publish_the_same_files() -> None:
         for node in script.body
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "OURS"
     )
+    if not shutil.which("git"):
+        pytest.skip("there is no git here: the files of the project are not known")
     listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard")
     rules = ("git", "-c", f"core.excludesFile={ROOT / '.funcignore'}", "ls-files", "--ignored", "--exclude-standard")
     ignored = run(*rules, "--cached").stdout + run(*rules, "--others").stdout

@@ -18,8 +18,9 @@ FUNCTIONS = (ROOT / "function_app.py").read_text()
 # Set by hand or in development alone; docs/operations.md says when.
 NOT_IN_TEMPLATE = {"BOOTSTRAP_TOKEN", "LOGIN_ENDPOINT", "GRAPH_ENDPOINT"}
 HOST_SETTINGS = {
-    "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__queueServiceUri", "AzureWebJobsStorage__tableServiceUri",
-    "AzureWebJobsStorage__credential", "AzureWebJobsStorage__clientId", "AzureWebJobsDisableHomepage",
+    "AzureWebJobsStorage__blobServiceUri", "AzureWebJobsStorage__queueServiceUri",
+    "AzureWebJobsStorage__tableServiceUri", "AzureWebJobsStorage__credential", "AzureWebJobsStorage__clientId",
+    "AzureWebJobsDisableHomepage",
     "APPLICATIONINSIGHTS_CONNECTION_STRING", "APPLICATIONINSIGHTS_AUTHENTICATION_STRING",
 }  # fmt: skip
 REFUSED_ON_FLEX = {
@@ -155,7 +156,7 @@ def test_role_ids_are_microsofts() -> None:
 
 
 def test_roles_are_given_on_resources_and_say_to_whom() -> None:
-    """Never on the group or the subscription; with the kind of principal, without which new identities are not found."""
+    """Never on the group or the subscription; with the kind of principal: else new identities are not found."""
     parsed = read(APP / "access.bicep")
     for name, node in parsed.resources.items():
         if "roleAssignments" in literal(node):
@@ -249,7 +250,8 @@ def test_everything_is_tagged() -> None:
     for path in FILES:
         parsed = read(path)
         for name, node in parsed.resources.items():
-            if not any(part in literal(node) for part in untaggable) and "existing" not in {c.type for c in node.children}:
+            is_made = "existing" not in {child.type for child in node.children}
+            if is_made and not any(part in literal(node) for part in untaggable):
                 assert "tags" in properties(body_of(node)), f"{path.name} {name}"
     assert "'azd-service-name': 'api'" in (APP / "api.bicep").read_text()
     assert "'azd-env-name': environmentName" in (INFRA / "main.bicep").read_text()

@@ -171,7 +171,7 @@ class Evaluator:
                 parts.append(text_of(child))
             elif child.type == "interpolation":
                 value = self.value(child.children[1])
-                parts.append("${%s}" % value.text if isinstance(value, Unknown) else str(value))
+                parts.append(f"${{{value.text}}}" if isinstance(value, Unknown) else str(value))
         return "".join(parts)
 
     def _number(self, node: Node) -> int:
@@ -229,6 +229,8 @@ class Evaluator:
             return self._known[name]
         if name == "empty":
             return not given[0]
+        if name == "length":
+            return len(given[0])
         if name == "string":
             return str(given[0]) if not isinstance(given[0], Unknown) else given[0]
         if name == "union" and all(isinstance(one, dict) for one in given):

@@ -46,8 +46,7 @@ def faults(file: Bicep, name: str) -> Iterator[str]:
         yield f"{name}: there is no {kind}"
         return
     is_existing = any(child.type == "existing" for child in declaration.children)
-    for fault in _object(body_of(declaration), expected, name, top=True, complete=not is_existing):
-        yield fault
+    yield from _object(body_of(declaration), expected, name, top=True, complete=not is_existing)
 
 
 def _value(node: Node, expected: Type, where: str) -> Iterator[str]:
