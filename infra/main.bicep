@@ -101,6 +101,9 @@ param pollLongestSeconds int = 300
 @description('Networks inside which webhooks may be sent: CIDRs apart by blanks, `all`, or `none`.')
 param webhookPrivateTargets string = 'none'
 
+@description('Whether `GET /v1/account/{account}/oauth-token` hands out what opens a mailbox.')
+param oauthTokensApi bool = false
+
 @allowed([
   512
   2048
@@ -310,6 +313,7 @@ module api 'app/api.bicep' = {
     pollIntervalSeconds: pollIntervalSeconds
     pollLongestSeconds: pollLongestSeconds
     webhookPrivateTargets: webhookPrivateTargets
+    oauthTokensApi: oauthTokensApi
     instanceMemory: instanceMemory
     maximumInstances: maximumInstances
     alwaysReadyHttp: alwaysReadyHttp

@@ -37,18 +37,8 @@ class Told:
 
 
 def folders_of(tree: Tree) -> dict[str, list[str]]:
-    """Path and special use of every folder, by id. The tree is walked once."""
-    paths: dict[str, str] = {}
-    for folder in tree.folders:
-        line = [folder]
-        while line[-1] not in paths and (parent := tree.folders[line[-1]][1]) in tree.folders and len(line) < 300:
-            line.append(parent)
-        for one in reversed(line):
-            if one not in paths:
-                name = tree.folders[one][0].replace("%", "%25").replace("/", "%2F")
-                above = paths.get(tree.folders[one][1])
-                paths[one] = f"{above}/{name}" if above else name
-    return {one: [path, tree.special_use(one) or ""] for one, path in paths.items()}
+    """Path and special use of every folder that is not hidden, by id."""
+    return {one: [path, tree.special_use(one) or ""] for one, path in tree.paths(visible=True).items()}
 
 
 def changes_between(old: dict[str, list[str]], new: dict[str, list[str]]) -> list[list[str]]:

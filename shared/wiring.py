@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from shared import web_html
 from shared.access import Access
 from shared.account_logs import AccountLogs
 from shared.accounts import Accounts, Record
@@ -358,7 +359,7 @@ def _ears(on: Ground) -> Ears:
     canary = Canary(on.access, markers, on.settings.key_ring)
     parts = MessageParts(on.access)
     reports = MessageReports(parts, SentMail(on.tables["outbox"], on.events, on.access))
-    texts = MessageEvents(parts, reports, mailboxes, markers, on.service_settings)
+    texts = MessageEvents(parts, reports, mailboxes, markers, on.service_settings, web_html.safe)
     subscriptions = Subscriptions(
         on.accounts, on.access, on.apps, on.service_settings, on.clock, on.settings.key_ring, poll_s
     )

@@ -75,6 +75,9 @@ param pollLongestSeconds int
 @description('Networks inside which webhooks may be sent.')
 param webhookPrivateTargets string
 
+@description('Whether access tokens of mailboxes are handed out.')
+param oauthTokensApi bool
+
 @description('Memory of an instance in MB.')
 param instanceMemory int
 
@@ -197,6 +200,8 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     POLL_INTERVAL_SECONDS: string(pollIntervalSeconds)
     POLL_LONGEST_SECONDS: string(pollLongestSeconds)
     WEBHOOK_PRIVATE_TARGETS: webhookPrivateTargets
+    OAUTH_TOKENS_API: string(oauthTokensApi)
+    CHANGES_HOLD_SECONDS: '15'
     OAUTH_APP_NAME: 'Microsoft 365'
     OAUTH_APP_PROVIDER: oauthProvider
     OAUTH_APP_CLIENT_ID: oauthClientId

@@ -61,6 +61,13 @@ var tableNames = [
   'idempotency'
   'lanes'
   'drafts'
+  'blocklists'
+  'tokenuse'
+  'stats'
+  'accountlogs'
+  'changefeed'
+  'templates'
+  'exports'
 ]
 var logged = [
   {

@@ -39,6 +39,7 @@ async def shop(quiet_azurite: services.Azurite) -> AsyncIterator[Workshop]:
 
 async def cost(shop: Workshop, work: Awaitable[Any]) -> Cost:
     """What this work uses."""
+    shop.without_statistics()
     counts, before = dict(shop.world.log.counts), shop.services.storage.transactions
     await work
     now = shop.world.log.counts

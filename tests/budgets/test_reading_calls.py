@@ -33,6 +33,7 @@ async def warm(shop: Workshop) -> str:
 
 async def cost(shop: Workshop, work: Awaitable[Any]) -> tuple[int, int, int]:
     """Calls of Graph, calls of the login service, storage transactions."""
+    shop.without_statistics()
     counts, before = dict(shop.world.log.counts), shop.services.storage.transactions
     await work
     now, after = shop.world.log.counts, shop.services.storage.transactions

@@ -24,6 +24,7 @@ from msgraph.graph_request_adapter import GraphRequestAdapter
 from msgraph.graph_service_client import GraphServiceClient
 import msgraph
 from shared.graph.paths import MailboxPath
+from shared.search import SearchQuery
 
 adapter = GraphRequestAdapter(AnonymousAuthenticationProvider())
 adapter.base_url = "https://graph.microsoft.com/v1.0"
@@ -31,6 +32,7 @@ client = GraphServiceClient(request_adapter=adapter)
 MADE = {
     "GraphServiceClient": lambda: client, "MailboxPath": lambda: MailboxPath("a@x.example"), "str": lambda: "x",
     "bytes": lambda: b"x", "int": lambda: 1, "bool": lambda: True, "datetime": lambda: datetime.now(UTC),
+    "SearchQuery": lambda: SearchQuery("isRead eq true"),
 }
 
 def value(annotation):

@@ -132,6 +132,15 @@ class Workshop:
         """Waiting takes no time here."""
         self.advance(seconds)
 
+    def without_statistics(self) -> None:
+        """From here on no statistics are written, which happens once a minute beside whatever is done then:
+        for counting what the work itself costs."""
+
+        async def nothing(*, at_once: bool = False) -> None:
+            return None
+
+        self.services.service_counters.save = nothing  # type: ignore[method-assign]
+
     async def stop(self) -> None:
         """Ends everything that was started."""
         await self.services.close()
