@@ -109,7 +109,7 @@ PIECES = st.sampled_from(
     [
         *"{{ }} {{{ }}} {{# {{/ {{^ {{! {{!-- --}} ~ a b . .. / @ ( ) = ' \" [ ] | as if each with lookup else".split(),
         *"this \\ 1 @index x {{else}} {{/if}} {{/each}} {{a}}".split(), " ", "\n", "{{#if a}}", "{{#each a}}",
-    ]  # fmt: skip
+    ]
 )
 
 
