@@ -442,7 +442,8 @@ class SettingsBody(FurtherSettings):
     def _known(cls, value: list[str] | None) -> list[str] | None:
         for event in value or ():
             if event != "*" and event not in EVENT_TYPES:
-                raise ValueError(f'has an unknown event "{event[:100]}". Known: *, {", ".join(EVENT_TYPES)}')
+                shown = event[:100].encode("utf-8", "replace").decode()  # pydantic can not carry half a character
+                raise ValueError(f'has an unknown event "{shown}". Known: *, {", ".join(EVENT_TYPES)}')
         return value
 
 
