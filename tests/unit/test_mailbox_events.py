@@ -39,9 +39,17 @@ def test_a_renamed_folder_goes_and_comes_with_all_below_it() -> None:
 
 @given(st.dictionaries(st.integers(0, 30), st.integers(0, 30), max_size=30))
 def test_folders_that_hold_each_other_come_to_an_end(parents: dict[int, int]) -> None:
-    """Whatever Graph said: every folder has one path."""
+    """Whatever Graph said: every folder has one path, unless it lies in itself."""
     made = Tree({str(one): (f"n{one}", str(parent)) for one, parent in parents.items()})
-    assert set(folders_of(made)) == set(made.folders)
+
+    def lies_in_itself(folder: str) -> bool:
+        above: list[str] = []
+        while folder in made.folders and folder not in above:
+            above.append(folder)
+            folder = made.folders[folder][1]
+        return folder in above
+
+    assert set(folders_of(made)) == {one for one in made.folders if not lies_in_itself(one)}
 
 
 def test_five_thousand_nested_folders_have_their_paths_at_once() -> None:
