@@ -49,17 +49,20 @@ async def test_a_repeat_waits_for_a_first_call_that_fetches_for_minutes(workshop
     async def tick(seconds: float) -> None:
         await asyncio.sleep(0.02)
 
+    begun = asyncio.Event()
+
     async def slowly(account: str, attachments: Any) -> Any:
+        begun.set()
         for _ in range(6):
             shop.advance(12)
             await asyncio.sleep(0.3)
         return attachments
 
     shop.services.idempotency._between = tick
-    shop.services.submit._references.resolved = slowly  # type: ignore[method-assign]
+    shop.services.submit._composer._references.resolved = slowly  # type: ignore[method-assign]
     fields = {"to": TO, "text": "first", "attachments": [{"filename": "a.txt", "content": "eA=="}]}
     first = asyncio.create_task(shop.services.submit.accept(account, fields, key="k"))
-    await asyncio.sleep(0.3)
+    await begun.wait()
     second = await other.submit.accept(account, {"to": TO, "text": "second"}, key="k")
     answer = await first
     await other.close()

@@ -414,7 +414,8 @@ async def test_a_run_that_takes_too_long_goes_on_in_the_next_one(big: Big) -> No
         return await upload(mailbox, app, method, *args, **options)
 
     graph.upload = slowly  # type: ignore[method-assign]
-    await big.shop.run_due()
+    for name, job in big.shop.queues.take_due():  # this run alone: the next one is due at once where time flies
+        await big.shop.run(name, job)
     assert big.arrived() == []
     entry = await big.shop.services.outbox.entry(big.queue_id)
     assert entry is not None
