@@ -150,10 +150,16 @@ def _details(exchange: Exchange, template: str, method: str, query: str) -> Iter
         yield from _body_problems(template, method, kind, body)
 
 
+# What stands in links that Graph gave, which are followed as they are (graph.md 4).
+OF_LINKS = ("$skiptoken", "$deltatoken")
+
+
 def _query_problems(parameters: list[Json], query: str) -> Iterator[str]:
     known = {one["name"]: one["schema"] for one in parameters if one["in"] == "query"}
     given = parse_qsl(query, keep_blank_values=True)
     for name, value in given:
+        if name in OF_LINKS:
+            continue
         if name not in known:
             yield f"unknown parameter {name}"
         elif known[name].get("type") == "integer" and not re.fullmatch("[0-9]+", value):
