@@ -11,7 +11,7 @@ from tests.support.rest import Hooks, Rest, keys_of, unique, until
 async def refused(rest: Rest, receiver: Receiver) -> tuple[str, dict[str, Any]]:
     """An account whose first event the receiver refuses for good, and the dead letter it became."""
     account = unique("letter")
-    receiver.answer_next(410)
+    receiver.answer_about(account, 410)
     await rest.create(account)
 
     async def look() -> Any:

@@ -38,6 +38,7 @@ class Receiver:
     requests: list[Received] = field(default_factory=list)
     gate: asyncio.Event | None = None  # answers wait until it is set
     _answers: deque[tuple[int, dict[str, str]]] = field(default_factory=deque)
+    _about: dict[str, int] = field(default_factory=dict)
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
     _runner: web.AppRunner | None = None
 
@@ -70,6 +71,10 @@ class Receiver:
         """Answer the next request with this status and these headers; `_` in a name stands for a hyphen."""
         self._answers.append((status, {name.replace("_", "-"): value for name, value in headers.items()}))
 
+    def answer_about(self, account: str, status: int) -> None:
+        """Answer the next request about this account with this status, whatever else comes before it."""
+        self._about[account] = status
+
     async def wait_for(
         self, predicate: Callable[[Received], bool] = lambda _: True, timeout_s: float = 60
     ) -> Received:
@@ -95,5 +100,7 @@ class Receiver:
             self._arrived.notify_all()
         if self.gate is not None:
             await self.gate.wait()
+        for account in [one for one in self._about if one.encode() in body]:
+            return web.Response(status=self._about.pop(account))
         status, headers = self._answers.popleft() if self._answers else (200, {})
         return web.Response(status=status, headers=headers)
