@@ -200,7 +200,7 @@ resource settings 'Microsoft.Web/sites/config@2025-03-01' = {
     POLL_INTERVAL_SECONDS: string(pollIntervalSeconds)
     POLL_LONGEST_SECONDS: string(pollLongestSeconds)
     WEBHOOK_PRIVATE_TARGETS: webhookPrivateTargets
-    OAUTH_TOKENS_API: string(oauthTokensApi)
+    OAUTH_TOKENS_API: oauthTokensApi ? 'true' : 'false'
     CHANGES_HOLD_SECONDS: '15'
     OAUTH_APP_NAME: 'Microsoft 365'
     OAUTH_APP_PROVIDER: oauthProvider

@@ -198,7 +198,7 @@ async def test_bad_input_names_its_field(opened: tuple[Desk, str]) -> None:
         assert keys_of(await desk.app.call("POST", "/v1/templates/template", good | wrong)) == {key}, wrong
     assert keys_of(await desk.app.call("POST", "/v1/templates/template", {"name": "n", "content": {}})) == {"account"}
     for wrong, key in [
-        ({"render": {"params": {"a": "\ud800"}}}, "params"), ({"render": {"params": {"a": deep}}}, "params"),
+        ({"render": {"params": {"a": "\ud800"}}}, "a"), ({"render": {"params": {"a": deep}}}, "params"),
         ({"render": {"params": "x"}}, "params"), ({"render": {"format": "x"}}, "format"), ({"render": 7}, "render"),
         ({"template": 7}, "template"), ({"listId": "news.example"}, "listId"), ({"render": {"x": 1}}, "x"),
     ]:  # fmt: skip
