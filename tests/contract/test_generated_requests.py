@@ -38,6 +38,17 @@ RULES_BETWEEN_FIELDS = {
     "POST /v1/oauth2",  # application access has a tenant of its own
     "POST /v1/token",  # the old name wants an account
     "POST /v1/tokens",  # metadata is a text that holds JSON
+    "POST /v1/account/{account}/mailbox",  # a path is not blank
+    "PUT /v1/account/{account}/mailbox",
+    "POST /v1/account/{account}/message",
+    "PUT /v1/account/{account}/message/{message}/move",
+    "PUT /v1/account/{account}/messages",  # a folder, or messages by id
+    "PUT /v1/account/{account}/messages/delete",
+    "PUT /v1/account/{account}/messages/move",
+    "GET /v1/blocklist/{listId}",  # a list's name is that of a host
+    "POST /v1/blocklist/{listId}",
+    "DELETE /v1/blocklist/{listId}",
+    "POST /v1/templates/template",  # an account, unless the token is bound to one
 }
 ADVICE = (
     "The description and the answers differ. Describe it (statuses: `responses=` of the route; conversions: `Lenient` "
