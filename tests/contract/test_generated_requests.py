@@ -25,6 +25,7 @@ from tests.support.rest import Rest  # noqa: E402
 POSITIVE, NEGATIVE = GenerationMode.POSITIVE, GenerationMode.NEGATIVE
 ALTOGETHER = {POSITIVE: 200, NEGATIVE: 300}  # requests, shared out among the operations there are
 ACCOUNT = "generated-requests"
+LONGEST_PATH = 6000  # a server refuses a longer line before anybody of ours sees it
 # What the contract wants otherwise: an unknown method is a JSON 404, not a 405 (emailengine.md 1.1).
 NOT_OURS = {"unsupported_method", "allow_header_conformance"}
 HOLDING = ("/v1/changes",)  # a right request is held until something changes
@@ -48,6 +49,7 @@ RULES_BETWEEN_FIELDS = {
     "GET /v1/blocklist/{listId}",  # a list's name is that of a host
     "POST /v1/blocklist/{listId}",
     "DELETE /v1/blocklist/{listId}",
+    "POST /v1/account/{account}/export",  # the end is not before the start
     "POST /v1/templates/template",  # an account, unless the token is bound to one
 }
 ADVICE = (
@@ -82,6 +84,8 @@ class Caller:
                 case.path_parameters["account"] = ACCOUNT
             # A short wait is right, and then a 504 depends on how fast the machine is.
             case.headers.pop("x-ee-timeout", None)
+        if len(case.formatted_path) > LONGEST_PATH:
+            return
         response = case.call(base_url=self.app.url, session=self.session, timeout=60)
         self.statuses.add(response.status_code)
         try:
