@@ -97,14 +97,27 @@ async def test_a_sign_in_wins_over_a_renewal_begun_before_it(workshop: Workshop,
     account = await workshop.own(ANN)
     workers = [workshop.build() for _ in range(3)]
     workshop.advance(2 * 3600)
-    workshop.world.faults.add({"path_regex": TOKEN_PATH}, {"delay_s": 0.5}, 1)
     if refused:
         workshop.world.login.token_errors.append(Injected(error="invalid_grant", aadsts=50173))
+    asked_ann, signed_in = asyncio.Event(), asyncio.Event()
+
+    def held(real: Any) -> Any:
+        async def ends(*given: Any) -> Any:
+            asked_ann.set()
+            await signed_in.wait()
+            return await real(*given)
+
+        return ends
+
+    for services in workers:
+        records = services.credentials._records
+        records.settle, records.release = held(records.settle), held(records.release)  # type: ignore[method-assign]
     renewing = asyncio.create_task(tokens_for(workers, account))
-    await asyncio.sleep(0.25)
+    await asked_ann.wait()
     bob = await tokens_of(workshop, BOB)
     oauth2 = {"provider": await workshop._app(DELEGATED), "auth": {"user": BOB}, **bob}
     await workshop.services.onboarding.update(account, {"oauth2": oauth2, "email": BOB})
+    signed_in.set()
     found = await renewing
     assert set(found) == {bob["accessToken"]}
     await workshop.run_due()

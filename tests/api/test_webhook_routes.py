@@ -34,7 +34,7 @@ async def test_a_dead_letter_is_listed_shown_and_replayed(rest: Rest, hooks: Hoo
     assert (await rest.ok("GET", f"/v1/webhooks/dead?account={account}&page=1"))["events"] == []
     assert await rest.ok("GET", f"/v1/webhooks/dead/{letter['id']}") == letter | {"payload": heard.json}
     assert await rest.ok("POST", f"/v1/webhooks/dead/{letter['id']}/replay") == {"replayed": 1}
-    await hooks.receiver.wait_for(lambda _: len(hooks.of(account)) == 2, 30)
+    await hooks.receiver.wait_for(lambda _: len(hooks.of(account)) == 2, 90)
     assert hooks.of(account)[1].headers["webhook-id"] == letter["id"]
     assert (await rest.call("GET", f"/v1/webhooks/dead/{letter['id']}")).status == 404
     assert (await rest.call("POST", f"/v1/webhooks/dead/{letter['id']}/replay")).status == 404
@@ -50,7 +50,7 @@ async def test_dead_letters_are_replayed_together_or_dropped(rest: Rest, hooks: 
     assert await rest.ok("POST", "/v1/webhooks/replay", {"account": "nobody"}) == {"replayed": 0, "more": False}
     assert await rest.ok("POST", "/v1/webhooks/replay", body) == {"replayed": 1, "more": False}
     assert await rest.ok("POST", "/v1/webhooks/replay") == {"replayed": 0, "more": False}
-    await hooks.receiver.wait_for(lambda _: len(hooks.of(account)) == 2, 30)
+    await hooks.receiver.wait_for(lambda _: len(hooks.of(account)) == 2, 90)
     assert len(hooks.of(other)) == 1
 
 
