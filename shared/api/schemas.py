@@ -418,12 +418,7 @@ class SettingsBody(FurtherSettings):
     notifyHeaders: Annotated[list[Text256] | None, Single] = None
     notifyText: Boolean | None = None
     notifyTextSize: Annotated[Number, Field(ge=0, le=1_073_741_824)] | None = None
-    notifyAttachments: Boolean | None = None
-    notifyAttachmentSize: Annotated[Number, Field(ge=0, le=1_073_741_824)] | None = None
-    notifyCalendarEvents: Boolean | None = None
     inboxNewOnly: Boolean | None = None
-    trackOpens: Boolean | None = None
-    trackClicks: Boolean | None = None
     deliveryAttempts: Annotated[Number, Field(ge=0, le=100)] | None = None
     templateHeader: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None
     templateHtmlHead: Annotated[Annotated[str, StringConstraints(max_length=100_000)] | None, Absent] = None
