@@ -76,19 +76,19 @@ class EffectiveSettings(Input):
     notifyCalendarEvents: Boolean | None = None
     trackOpens: Boolean | None = None
     trackClicks: Boolean | None = None
-    trackSentMessages: Boolean | None = None
     locale: Annotated[Literal["en", "et", "fr", "de", "pl", "ja", "nl"] | None, Absent] = None
     timezone: Annotated[Annotated[Text256, AfterValidator(_zone)] | None, Absent] = None
     exportMaxConcurrent: Count = None
     exportMaxGlobalConcurrent: Count = None
     exportMaxMessages: Count = None
     exportMaxSize: Count = None
-    outlookExportBatchSize: Annotated[Number, Field(ge=1, le=20)] | None = None
 
 
 class FurtherSettings(EffectiveSettings):
     """Keys without effect here: stored and read back."""
 
+    trackSentMessages: Boolean | None = None
+    outlookExportBatchSize: Annotated[Number, Field(ge=1, le=20)] | None = None
     queueKeep: Count = None
     scriptEnv: Annotated[
         Annotated[str, StringConstraints(max_length=100_000), AfterValidator(_json_object)] | None, Absent
